@@ -1,0 +1,24 @@
+#pragma once
+// Collectives over POSIX shared memory: all ranks on one host. See docs/collectives.md.
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "base/units.h"
+#include "collective/collective.h"
+
+namespace th {
+
+struct ShmOptions {
+  int64_t connect_timeout_ns = 30 * kSecond;  // for all ranks to come
+  int64_t silence_ns = 4 * kSecond;           // a peer without a heartbeat for so long is dead
+  size_t slot_bytes = size_t{4} << 20;        // two of them a rank; larger data go in several rounds
+};
+
+/// Blocks until all ranks of the rendezvous are attached; then the segment has no name any more, so nothing
+/// is left behind however the ranks end. A world of one needs no segment. Errors: kDeadlineExceeded, naming
+/// the ranks that did not come; kUnavailable, naming a rank that died meanwhile; kNoSpace (/dev/shm too
+/// small, with the size it needs); kInvalidArgument (the address is not this host).
+Result<Group> connect_shm(const Rendezvous& rendezvous, const ShmOptions& options);
+
+}  // namespace th
