@@ -1,0 +1,120 @@
+#pragma once
+// What follows from the events: plain values, changed by apply() only.
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "ledger/event.h"
+
+namespace th::ledger {
+
+/// "job-2" before "job-10".
+struct IdLess {
+  using is_transparent = void;
+  bool operator()(std::string_view a, std::string_view b) const {
+    return a.size() != b.size() ? a.size() < b.size() : a < b;
+  }
+};
+template <class T>
+using ById = std::map<std::string, T, IdLess>;
+
+struct Key {
+  std::string id, name, sha256, role;
+  int64_t created_ns = 0;
+  bool revoked = false;
+};
+
+enum class SliceState { kHeld, kStarting, kReady, kReleasing, kReleased, kFailed, kExpired };
+
+struct Slice {
+  SliceHeld terms;  // hosts: as they are now (replacements applied)
+  SliceState state = SliceState::kHeld;
+  std::string reason;
+  std::vector<std::string> vms;  // all it ever had, in order
+  int64_t held_ns = 0, ready_ns = 0, ended_ns = 0;
+  // What is paid: GPU-nanoseconds of the nodes that were there, up to metered_until_ns; metered_gpus run
+  // since then.
+  int64_t gpu_ns = 0, metered_gpus = 0, metered_until_ns = 0;
+
+  bool live() const { return state < SliceState::kReleased; }  // holds its hosts
+  int64_t gpu_ns_at(int64_t now_ns) const;
+  int64_t cost_microusd_at(int64_t now_ns) const;
+};
+
+enum class VmState { kRequested, kUp, kReady, kDown, kDeleted };
+
+struct Vm {
+  std::string id, slice, host, token_sha256, boot_id, address, reason;
+  int64_t gpus = 0, requested_ns = 0;
+  VmState state = VmState::kRequested;
+};
+
+enum class JobState { kPending, kStarting, kRunning, kRestarting, kSucceeded, kFailed, kCancelled };
+
+struct Rank {
+  RankPlace place;
+  bool exited = false;
+  int64_t exit_code = 0, signal = 0;
+  std::string reason;
+};
+
+struct Job {
+  JobSubmitted submitted;
+  JobState state = JobState::kPending;
+  std::string slice;  // id; empty while it waits for one of its own
+  bool cancelling = false;
+  int64_t attempt = -1, master_port = 0;  // the last attempt, -1: none yet
+  bool attempt_open = false;              // started and not ended
+  std::vector<Rank> ranks;                // of the last attempt
+  int64_t checkpoint_step = 0, retries_used = 0, lost_steps = 0;
+  std::string reason, result;
+  int64_t submitted_ns = 0, started_ns = 0, running_ns = 0, ended_ns = 0;
+  // GPU time of its attempts, priced as its slice.
+  int64_t cost_microusd = 0, attempt_started_ns = 0;
+
+  bool ended() const { return state >= JobState::kSucceeded; }
+};
+
+struct Deployment {
+  DeploymentCreated created;
+  std::string state = "starting";  // starting | ready | failed | stopped
+  std::string url, reason;
+  int64_t created_ns = 0;
+};
+
+struct TokenUsage {
+  int64_t requests = 0, prompt_tokens = 0, completion_tokens = 0;
+};
+
+struct State {
+  int64_t seq = 0, time_ns = 0;
+  FleetLoaded fleet;
+  ById<Key> keys;
+  ById<Slice> slices;
+  ById<Vm> vms;
+  std::map<std::string, std::string> drained;  // host → reason
+  ById<Job> jobs;
+  std::map<std::string, std::vector<ModelRegistered>> models;  // name → versions, oldest first
+  std::map<std::string, Deployment> deployments;
+  std::map<std::pair<std::string, std::string>, TokenUsage> tokens;  // (deployment, key id)
+  std::map<std::string, int64_t> journals;                           // gateway journal → last seq taken
+  int64_t next_slice = 1, next_job = 1, next_vm = 1, next_key = 1;
+
+  /// The live slice of that name, else the last one that had it, else the one with that id; null if none.
+  const Slice* find_slice(std::string_view name_or_id) const;
+  /// By id, else the last one of that name.
+  const Job* find_job(std::string_view id_or_name) const;
+};
+
+std::string_view name_of(SliceState state);
+std::string_view name_of(VmState state);
+std::string_view name_of(JobState state);
+
+/// The next state. Errors: kDataLoss when the event does not follow from `state` (names the event's subject
+/// and what is wrong); `state` is then unchanged. Deterministic; thread: one owner. Cost: O(log n) of what it
+/// names.
+Status apply(State& state, const Entry& entry);
+
+}  // namespace th::ledger

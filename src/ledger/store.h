@@ -1,0 +1,54 @@
+#pragma once
+// Where the log lies: SQLite on a disk, or memory. Both behave alike, but for surviving the process.
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace th::ledger {
+
+/// One row of the log.
+struct StoredEvent {
+  int64_t seq = 0, time_ns = 0;
+  std::string kind, data;
+};
+/// The answer to a command that carried an idempotency key.
+struct StoredAnswer {
+  std::string key, request_sha256;
+  int64_t time_ns = 0, status = 0;
+  std::string body;
+};
+struct Batch {
+  std::vector<StoredEvent> events;
+  std::vector<StoredAnswer> answers;
+  bool empty() const { return events.empty() && answers.empty(); }
+};
+
+/// Thread: one owner.
+class Store {
+ public:
+  virtual ~Store() = default;
+  /// All of it or nothing; on success it survives a crash of the machine. Errors: kNoSpace, kDataLoss,
+  /// kInternal.
+  virtual Status append(const Batch& batch) = 0;
+  /// Rows with seq > after_seq in order, until `row` returns an error (which is returned).
+  /// Errors: kDataLoss naming the row whose checksum is wrong or that is missing.
+  virtual Status read(int64_t after_seq, const std::function<Status(const StoredEvent&)>& row) = 0;
+  virtual Result<std::optional<StoredAnswer>> find_answer(const std::string& key) = 0;
+  /// Forgets answers that were given before `time_ns`.
+  virtual Status forget_answers_before(int64_t time_ns) = 0;
+};
+
+/// The schema that this program writes; older files are migrated when they are opened.
+inline constexpr int kSchemaVersion = 2;
+
+/// Errors: kFailedPrecondition (written by a later version), kDataLoss (not a ledger, damaged), kNoSpace.
+Result<std::unique_ptr<Store>> open_sqlite_store(const std::filesystem::path& file);
+std::unique_ptr<Store> open_memory_store();
+
+}  // namespace th::ledger
