@@ -19,7 +19,7 @@
 
 #include "base/result.h"
 
-namespace th {
+namespace th::collective {
 
 /// Who we are and where we meet: what a launcher sets in the environment.
 struct Rendezvous {
@@ -85,4 +85,4 @@ class Group {
   std::unique_ptr<GroupBackend> backend_;
 };
 
-}  // namespace th
+}  // namespace th::collective

@@ -7,7 +7,7 @@
 #include "base/result.h"
 #include "model/tokenizer.h"
 
-namespace th {
+namespace th::model {
 
 struct BpeTrainOptions {
   int32_t vocab_size = 2048;  // with the 256 bytes and the 4 special tokens; at least 260
@@ -19,4 +19,4 @@ struct BpeTrainOptions {
 /// 2,048 tokens.
 Result<Tokenizer> train_bpe(std::string_view text, const BpeTrainOptions& options);
 
-}  // namespace th
+}  // namespace th::model

@@ -14,7 +14,7 @@
 
 #include "base/result.h"
 
-namespace th {
+namespace th::model {
 
 /// One tensor of a file. `data` points into the mapped file: valid as long as its SafetensorsFile (or a copy)
 /// lives.
@@ -71,4 +71,4 @@ struct F32Tensor {
 Status write_safetensors(const std::filesystem::path& path, std::span<const F32Tensor> tensors,
                          const std::map<std::string, std::string>& metadata);
 
-}  // namespace th
+}  // namespace th::model

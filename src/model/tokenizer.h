@@ -19,7 +19,7 @@
 
 #include "base/result.h"
 
-namespace th {
+namespace th::model {
 
 // The special tokens of every tokenizer that is trained here. A file from elsewhere may have others or none.
 inline constexpr std::string_view kEndOfText = "<|endoftext|>";
@@ -84,4 +84,4 @@ class Utf8Stream {
   std::string pending_;  // at most 3 bytes: the start of a sequence
 };
 
-}  // namespace th
+}  // namespace th::model

@@ -7,7 +7,7 @@
 #include "base/units.h"
 #include "collective/collective.h"
 
-namespace th {
+namespace th::collective {
 
 struct ShmOptions {
   int64_t connect_timeout_ns = 30 * kSecond;  // for all ranks to come
@@ -21,4 +21,4 @@ struct ShmOptions {
 /// small, with the size it needs); kInvalidArgument (the address is not this host).
 Result<Group> connect_shm(const Rendezvous& rendezvous, const ShmOptions& options);
 
-}  // namespace th
+}  // namespace th::collective
