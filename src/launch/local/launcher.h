@@ -1,0 +1,88 @@
+#pragma once
+// Gangs on th-node: turns gangs into the desired list of each VM, and reports of nodes into events of ranks.
+// A value on the loop thread: no threads, no I/O, no clock.
+//
+//   launcher.start(gang);                                   // bumps the generation of its VMs
+//   on sync of VM:   launcher.on_report(vm, request);
+//                    for (Event& event : launcher.take_events()) ...;
+//                    if (launcher.generation(vm) != request.have_generation) answer(launcher.desired(vm));
+//                    else wait;
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "launch/launcher.h"
+#include "node/protocol.h"
+
+namespace th::launch {
+
+class LocalLauncher final : public Launcher {
+ public:
+  /// Generations count from `first_generation`, which has to be over every one that an earlier controller
+  /// gave out: the wall clock in nanoseconds does. Start every gang of the ledger (and restore_metrics)
+  /// before the first on_report: a node that is told an empty list stops its ranks.
+  explicit LocalLauncher(int64_t first_generation);
+
+  Status start(GangSpec gang) override;
+  void stop(std::string_view job) override;
+  void ack_metrics(const node::TaskId& task, int64_t line_no) override;
+  std::vector<Event> take_events() override;
+
+  /// After a restart: lines up to `line_no` of the task are stored already and make no event.
+  void restore_metrics(const node::TaskId& task, int64_t line_no);
+
+  /// Generation of the VM's desired list; changes whenever the list does.
+  int64_t generation(std::string_view vm) const;
+  /// What the VM must be running, and which metrics are stored. O(tasks of the VM).
+  node::SyncReply desired(std::string_view vm) const;
+
+  /// Takes a node's word in: metrics first, then ranks. Cost: O(tasks and lines in it).
+  void on_report(std::string_view vm, const node::SyncRequest& request);
+
+  /// The VM is gone (dead process, deleted, silent for too long): its ranks are lost. `reason` is for people:
+  /// "node demo-1 is down: process 4711 is gone". The VM's name may not come back.
+  void on_vm_lost(std::string_view vm, std::string_view reason);
+
+ private:
+  struct Rank {
+    node::Task task;
+    std::string vm;
+    node::TaskReport report;     // the last that was told
+    bool seen = false;           // a node reported it
+    bool gone = false;           // after stop: nothing of it is left
+    int64_t metrics_seen = 0;    // line_no of the last event
+    int64_t metrics_stored = 0;  // acked
+  };
+  struct Gang {
+    GangSpec spec;
+    GangState state = GangState::kStarting;
+    bool stopping = false;
+    std::vector<Rank> ranks;
+  };
+  struct Vm {
+    int64_t generation = 0;
+    std::string boot_id;
+    std::set<std::string> jobs;  // with a rank on it
+  };
+
+  void bump(const Gang& gang);
+  Rank* find_rank(const node::TaskId& id);
+  void take_metrics(const node::MetricsLine& line);
+  void take_report(const node::TaskReport& report);
+  void change(Gang& gang, Rank& rank, node::TaskReport report, bool lost);
+  void settle(Gang& gang, const Rank& changed, bool lost);
+  void lose_ranks(std::string_view vm, std::string_view reason, bool only_seen);
+  void drop_if_gone(const std::string& job);
+
+  int64_t next_generation_;
+  std::map<std::string, Gang, std::less<>> gangs_;  // by job
+  std::map<std::string, Vm, std::less<>> vms_;
+  std::map<std::string, int64_t> restored_;
+  std::vector<Event> events_;
+};
+
+}  // namespace th::launch
