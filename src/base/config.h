@@ -27,9 +27,10 @@ struct IntRange {
 /// "desk.yaml:12: racks[1].power_budget_w: want an integer >= 1, got -5". Thread: one owner.
 class Config {
  public:
-  /// The top mapping; `known` lists the keys that may stand in it. Over 16 MiB, anchors that expand, or nesting deeper
-  /// than 32 are refused.
-  static Result<Config> parse(std::string_view text, std::string_view file, std::initializer_list<const char*> known);
+  /// The top mapping; `known` lists the keys that may stand in it. Over 16 MiB, anchors that expand, or
+  /// nesting deeper than 32 are refused.
+  static Result<Config> parse(std::string_view text, std::string_view file,
+                              std::initializer_list<const char*> known);
 
   bool has(const char* key) const;
   Result<std::string> string(const char* key) const;

@@ -6,7 +6,8 @@
 
 namespace th {
 
-/// xoshiro256**, seeded by splitmix64; the same on every machine. Not for secrets (see random_token). Thread: one owner.
+/// xoshiro256**, seeded by splitmix64; the same on every machine. Not for secrets (see random_token). Thread:
+/// one owner.
 class Prng {
  public:
   explicit Prng(uint64_t seed);

@@ -12,11 +12,12 @@ namespace th {
 /// Errors: kNotFound, kInvalidArgument (over `max_bytes`; names the limit), kPermissionDenied.
 Result<std::string> read_file(const std::filesystem::path& path, size_t max_bytes = size_t{1} << 30);
 
-/// Whole or not at all, also over a crash: temporary file, fsync, rename, fsync of the folder. `mode`: permission bits.
-/// Errors: kNoSpace, kPermissionDenied, kInternal; the old file is then intact.
+/// Whole or not at all, also over a crash: temporary file, fsync, rename, fsync of the folder. `mode`:
+/// permission bits. Errors: kNoSpace, kPermissionDenied, kInternal; the old file is then intact.
 Status write_file_durable(const std::filesystem::path& path, std::string_view content, int mode = 0644);
 
-/// An advisory lock (flock) on `path`, held until destroyed. A second holder gets kAlreadyExists with the pid of the first.
+/// An advisory lock (flock) on `path`, held until destroyed. A second holder gets kAlreadyExists with the pid
+/// of the first.
 class FileLock {
  public:
   static Result<FileLock> acquire(const std::filesystem::path& path);

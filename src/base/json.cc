@@ -25,7 +25,8 @@ tl::unexpected<Error> missing(const char* field) {
 }
 
 tl::unexpected<Error> wrong_type(const char* field, const char* want, const Json& got) {
-  return fail(Code::kInvalidArgument, fmt::format("field '{}': want {}, got {}", field, want, got.type_name()));
+  return fail(Code::kInvalidArgument,
+              fmt::format("field '{}': want {}, got {}", field, want, got.type_name()));
 }
 
 template <class T>
@@ -86,10 +87,14 @@ Result<Json> parse_json(std::string_view text, std::string_view what) {
   }
 }
 
-std::string dump_json(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string dump_json(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 Result<std::string> get_string(const Json& o, const char* f) { return get<std::string>(o, f, nullptr); }
-Result<std::string> get_string(const Json& o, const char* f, std::string d) { return get<std::string>(o, f, &d); }
+Result<std::string> get_string(const Json& o, const char* f, std::string d) {
+  return get<std::string>(o, f, &d);
+}
 Result<int64_t> get_int(const Json& o, const char* f) { return get<int64_t>(o, f, nullptr); }
 Result<int64_t> get_int(const Json& o, const char* f, int64_t d) { return get<int64_t>(o, f, &d); }
 Result<double> get_double(const Json& o, const char* f) { return get<double>(o, f, nullptr); }

@@ -15,7 +15,8 @@ namespace th {
 /// Keeps the order in which keys were written.
 using Json = nlohmann::ordered_json;
 
-/// Errors: kInvalidArgument, naming `what` and the byte at which it stops being JSON; so does nesting over 64 levels.
+/// Errors: kInvalidArgument, naming `what` and the byte at which it stops being JSON; so does nesting over 64
+/// levels.
 Result<Json> parse_json(std::string_view text, std::string_view what);
 
 /// One line, no spaces; bytes that are not UTF-8 become U+FFFD.
@@ -31,7 +32,8 @@ Result<double> get_double(const Json& object, const char* field);
 Result<double> get_double(const Json& object, const char* field, double fallback);
 Result<bool> get_bool(const Json& object, const char* field, bool fallback);
 
-/// {"error":{"code":"not_found","message":"..."}}: the shape of every REST refusal and of a failed --json command.
+/// {"error":{"code":"not_found","message":"..."}}: the shape of every REST refusal and of a failed --json
+/// command.
 Json error_json(const Error& error);
 
 }  // namespace th

@@ -48,8 +48,8 @@ inline tl::unexpected<Error> fail(Code code, std::string message) {
 }
 inline tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(std::move(error)); }
 
-/// An Error of errno: kNoSpace for ENOSPC and EDQUOT, kNotFound for ENOENT, kPermissionDenied for EACCES and EPERM,
-/// kAlreadyExists for EEXIST, else kInternal. The message is "what: strerror".
+/// An Error of errno: kNoSpace for ENOSPC and EDQUOT, kNotFound for ENOENT, kPermissionDenied for EACCES and
+/// EPERM, kAlreadyExists for EEXIST, else kInternal. The message is "what: strerror".
 Error errno_error(std::string_view what, int errno_value);
 
 [[noreturn]] void check_failed(const char* file, int line, const char* expression);
@@ -65,13 +65,13 @@ Error errno_error(std::string_view what, int errno_value);
 
 /// TH_TRY(auto x, f()): x is f()'s value, or the function returns f()'s error.
 #define TH_TRY(declaration, expression) TH_TRY_INNER(TH_CONCAT(th_try_, __LINE__), declaration, expression)
-#define TH_TRY_INNER(temporary, declaration, expression)                    \
-  auto temporary = (expression);                                            \
-  if (!temporary) return ::th::fail(std::move(temporary).error());          \
+#define TH_TRY_INNER(temporary, declaration, expression)           \
+  auto temporary = (expression);                                   \
+  if (!temporary) return ::th::fail(std::move(temporary).error()); \
   declaration = *std::move(temporary)
 
 /// TH_RETURN_IF_ERROR(f()): the function returns f()'s error, if there is one.
-#define TH_RETURN_IF_ERROR(expression)                                                             \
-  do {                                                                                             \
+#define TH_RETURN_IF_ERROR(expression)                                                              \
+  do {                                                                                              \
     if (auto th_status = (expression); !th_status) return ::th::fail(std::move(th_status).error()); \
   } while (false)

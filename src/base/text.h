@@ -11,13 +11,14 @@
 
 namespace th {
 
-/// The candidate nearest to `word` by edit distance, if it is near enough to be meant (at most a third of its letters).
+/// The candidate nearest to `word` by edit distance, if it is near enough to be meant (at most a third of its
+/// letters).
 std::optional<std::string> nearest(std::string_view word, std::span<const std::string> candidates);
 /// ", did you mean 'x'?" or "".
 std::string did_you_mean(std::string_view word, std::span<const std::string> candidates);
 
-/// Names of slices, jobs, models, deployments, hosts: 1–63 of a-z, A-Z, 0-9, '-', '_', '.', the first a letter or digit.
-/// Errors: kInvalidArgument naming `what`.
+/// Names of slices, jobs, models, deployments, hosts: 1–63 of a-z, A-Z, 0-9, '-', '_', '.', the first a
+/// letter or digit. Errors: kInvalidArgument naming `what`.
 Status check_name(std::string_view name, std::string_view what);
 
 std::vector<std::string> split(std::string_view text, char separator);

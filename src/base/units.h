@@ -1,5 +1,6 @@
 #pragma once
-// Integer units: time in nanoseconds, money in micro-dollars, memory in bytes. Text forms are read and written here.
+// Integer units: time in nanoseconds, money in micro-dollars, memory in bytes. Text forms are read and
+// written here.
 
 #include <cstdint>
 #include <string>
@@ -30,8 +31,8 @@ std::string format_money(int64_t microusd);  // "$1.250000": exact to the micro-
 /// RFC 3339 in UTC, "2026-11-22T00:11:05.123Z". `unix_ns`: nanoseconds since 1970.
 std::string format_time(int64_t unix_ns);
 
-/// What `gpus` GPUs cost over `duration_ns` at a price for one GPU-hour; rounded half up to the micro-dollar, exact
-/// (128-bit) inside.
+/// What `gpus` GPUs cost over `duration_ns` at a price for one GPU-hour; rounded half up to the micro-dollar,
+/// exact (128-bit) inside.
 int64_t cost_microusd(int64_t gpus, int64_t duration_ns, int64_t microusd_per_gpu_hour);
 
 }  // namespace th

@@ -16,22 +16,23 @@ struct Call {
   std::string url;  // "http://127.0.0.1:7070/api/v1/slices?x=y"; also https://
   Headers headers;
   std::string body;
-  int64_t timeout_ns = 30 * kSecond;     // from start to the end of the response; for streams: to its head
-  int64_t idle_timeout_ns = 0;           // streams: gap between pieces; 0: none
+  int64_t timeout_ns = 30 * kSecond;  // from start to the end of the response; for streams: to its head
+  int64_t idle_timeout_ns = 0;        // streams: gap between pieces; 0: none
   size_t max_body_bytes = size_t{64} << 20;  // fetch(): a larger answer is an error
 };
 
-/// Waits for the whole response, whatever its status. Errors: kUnavailable (refused, reset, name not found; names the
-/// URL), kDeadlineExceeded, kInvalidArgument (URL). Thread-safe, blocking.
+/// Waits for the whole response, whatever its status. Errors: kUnavailable (refused, reset, name not found;
+/// names the URL), kDeadlineExceeded, kInvalidArgument (URL). Thread-safe, blocking.
 Result<Response> fetch(const Call& call);
 
-/// fetch(), then: a status that is not 2xx becomes error_of(response), the body is parsed as JSON (null if empty).
+/// fetch(), then: a status that is not 2xx becomes error_of(response), the body is parsed as JSON (null if
+/// empty).
 Result<Json> fetch_json(const Call& call);
 /// The same with a JSON body sent.
 Result<Json> fetch_json(Call call, const Json& body);
 
-/// Streams without a thread a call. Thread: start() and cancel() are safe from any thread; callbacks come one after
-/// another on a thread of the client and must not block.
+/// Streams without a thread a call. Thread: start() and cancel() are safe from any thread; callbacks come one
+/// after another on a thread of the client and must not block.
 class Client {
  public:
   struct Callbacks {

@@ -12,13 +12,15 @@
 
 namespace th::http {
 
-/// A response whose body is sent piece by piece (chunked). Copies share one stream. Thread: safe from any thread.
+/// A response whose body is sent piece by piece (chunked). Copies share one stream. Thread: safe from any
+/// thread.
 class Stream {
  public:
-  /// Queues `bytes`. Returns false when the client is gone or more than ServerOptions::max_queued_bytes wait: the
-  /// stream is then dead, and the caller stops its work.
+  /// Queues `bytes`. Returns false when the client is gone or more than ServerOptions::max_queued_bytes wait:
+  /// the stream is then dead, and the caller stops its work.
   bool write(std::string_view bytes);
-  /// One server-sent event: "id: …\nevent: …\ndata: …\n\n"; `id` and `event` are left out when empty. `data` has no newline.
+  /// One server-sent event: "id: …\nevent: …\ndata: …\n\n"; `id` and `event` are left out when empty. `data`
+  /// has no newline.
   bool event(std::string_view data, std::string_view event = {}, std::string_view id = {});
   /// Ends the body. Later writes return false.
   void close();
@@ -33,8 +35,8 @@ class Stream {
   std::shared_ptr<Impl> impl_;
 };
 
-/// The right to answer one request, once. Copies share it; if the last copy goes without an answer, 500 is sent.
-/// Thread: safe from any thread.
+/// The right to answer one request, once. Copies share it; if the last copy goes without an answer, 500 is
+/// sent. Thread: safe from any thread.
 class Responder {
  public:
   void send(Response response) const;
@@ -44,7 +46,8 @@ class Responder {
   Stream stream(int status, Headers headers) const;
   /// text/event-stream with no-cache.
   Stream event_stream() const;
-  /// Called once, on a server thread, when the client goes away before the answer was sent; at once if it already has.
+  /// Called once, on a server thread, when the client goes away before the answer was sent; at once if it
+  /// already has.
   void on_gone(std::function<void()> callback) const;
 
   class Impl;
@@ -56,8 +59,9 @@ class Responder {
 
 using Handler = std::function<void(Request, Responder)>;
 
-/// Routes by method and pattern. A pattern segment "{name}" matches one segment; a last "{name...}" matches the rest.
-/// A literal segment wins over "{name}". No match: 404 not_found; a match with another method: 405 with Allow.
+/// Routes by method and pattern. A pattern segment "{name}" matches one segment; a last "{name...}" matches
+/// the rest. A literal segment wins over "{name}". No match: 404 not_found; a match with another method: 405
+/// with Allow.
 class Router {
  public:
   void add(std::string_view method, std::string_view pattern, Handler handler);
@@ -79,16 +83,17 @@ struct ServerOptions {
   std::string address = "127.0.0.1";
   uint16_t port = 0;  // 0: any free one, see Server::port
   int threads = 1;
-  size_t max_body_bytes = size_t{1} << 20;      // more: 413, and the connection is closed
-  size_t max_header_bytes = size_t{16} << 10;   // more: 431
-  size_t max_queued_bytes = size_t{1} << 20;    // of one stream
-  size_t max_connections = 4096;                // more wait in the kernel's backlog
-  int64_t idle_timeout_ns = 75'000'000'000;     // a connection that sends nothing and waits for nothing
+  size_t max_body_bytes = size_t{1} << 20;     // more: 413, and the connection is closed
+  size_t max_header_bytes = size_t{16} << 10;  // more: 431
+  size_t max_queued_bytes = size_t{1} << 20;   // of one stream
+  size_t max_connections = 4096;               // more wait in the kernel's backlog
+  int64_t idle_timeout_ns = 75'000'000'000;    // a connection that sends nothing and waits for nothing
 };
 
 class Server {
  public:
-  /// Errors: kAlreadyExists (the port is taken; names address and port), kInvalidArgument (address), kPermissionDenied.
+  /// Errors: kAlreadyExists (the port is taken; names address and port), kInvalidArgument (address),
+  /// kPermissionDenied.
   static Result<std::unique_ptr<Server>> start(ServerOptions options, Router router);
   /// Stops accepting, drops connections, joins its threads.
   ~Server();
