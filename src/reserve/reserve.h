@@ -1,0 +1,114 @@
+#pragma once
+// Decides: which GPUs, from when, at what price, and why; or why not, when at the earliest, and what would
+// change it. Pure: no I/O, no clock, no globals, the same answer for the same input.
+// docs/design/0001-reserve.md has the rules.
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "request/slice_spec.h"
+#include "reserve/snapshot.h"
+
+namespace th {
+
+/// A gang: all of it or nothing. On a fleet's snapshot in whole hosts (gpus is rounded up to them), on a
+/// slice's snapshot in GPUs.
+struct GangRequest {
+  std::string name;
+  int64_t gpus = 0;
+  std::string series;  // "" on a slice's snapshot: any
+  int64_t duration_ns = 0;
+  int64_t start_ns = 0;  // not before; 0: now
+  std::optional<int64_t> max_microusd_per_gpu_hour;
+};
+
+GangRequest gang_request(const SliceSpec& spec);
+
+struct Policy {
+  Quota quota;  // of whoever asks
+  Usage usage;
+  std::optional<int64_t> end_by_ns;  // nothing may end later (the slice's end)
+  bool find_changes = true;          // false: leave Refusal::changes empty, which is much cheaper
+};
+
+struct Plan {
+  std::vector<HostGpus> hosts;  // ascending
+  int64_t gpus = 0;             // in `hosts`
+  int64_t start_ns = 0;
+  int64_t end_ns = 0;
+  int64_t microusd_per_gpu_hour = 0;
+  int64_t price_microusd = 0;  // of the whole window
+  std::string explanation;     // why there, a sentence
+};
+
+Claim claim_of(const Plan& plan, std::string id);
+
+enum class Reason {
+  kInvalid,        // the request makes no sense
+  kSeriesUnknown,  // no such series in the catalogue, or none of it here
+  kNotEnoughGpus,  // more than exist in one site (or in the slice)
+  kQuota,          // over the tenant's GPUs at once
+  kBudget,         // over the tenant's money
+  kPrice,          // dearer than the request allows
+  kWindow,         // would end after end_by_ns
+  kDrained,        // hosts out of use are what is missing
+  kPower,          // rack power is what is missing
+  kBusy,           // claims of others are what is missing
+};
+
+/// "busy", "power", ... as used in JSON.
+std::string_view reason_name(Reason reason);
+
+struct PowerRaise {
+  RackIndex rack = 0;
+  int64_t raise_w = 0;
+};
+
+/// One way to start at the wanted time. Only the fields of what it changes are set; each was tried before it
+/// was told.
+struct Change {
+  std::optional<int64_t> gpus;                       // ask for so many
+  std::optional<int64_t> duration_ns;                // ask for so long
+  std::optional<std::string> series;                 // ask for this series
+  std::optional<int64_t> max_microusd_per_gpu_hour;  // allow so much
+  std::vector<HostIndex> return_hosts;               // lift the drain of these
+  std::vector<PowerRaise> raise_power;               // raise the budgets of these racks
+  std::vector<std::string> release_claims;           // end these early
+  std::optional<int64_t> raise_quota_gpus;           // quota to at least this
+  std::optional<int64_t> raise_budget_microusd;      // budget to at least this
+  int64_t size_ppm = 0;  // how much it changes, in millionths of what was asked for
+  std::string text;      // "ask for 2 GPUs"
+};
+
+struct Refusal {
+  Reason reason = Reason::kInvalid;
+  std::string text;             // what was asked, what is there, and what is in the way
+  std::optional<Plan> later;    // the plan with the earliest start, when there is one as things stand
+  std::vector<Change> changes;  // smallest first; may be empty
+
+  /// For an answer over REST: kInvalidArgument, kUnsatisfiable (never on this fleet), kResourceExhausted
+  /// (quota, budget), kFailedPrecondition (not now). The message is the text, the earliest start and the
+  /// smallest change.
+  Error error() const;
+};
+
+/// A plan that starts at max(now_ns, request.start_ns), or a refusal. Place: one leaf if any holds it (that
+/// with the fewest free hosts left), else the fewest leaves of one site. Cost: O(leaf) when one leaf has
+/// enough idle hosts, else O(hosts + claims log claims).
+tl::expected<Plan, Refusal> decide(const Snapshot& snapshot, const GangRequest& request, const Policy& policy,
+                                   int64_t now_ns);
+
+/// FIFO with conservative backfill: each request in order gets its earliest start beside the plans of all
+/// before it, so that nobody delays anybody who asked earlier. A refusal's `later` is reserved for it.
+/// Returns: one entry a request. Cost: one decide a request. Quota and usage of `policy` are applied to each
+/// request alone.
+std::vector<tl::expected<Plan, Refusal>> plan_queue(const Snapshot& snapshot,
+                                                    std::span<const GangRequest> requests,
+                                                    const Policy& policy, int64_t now_ns);
+
+}  // namespace th
