@@ -14,7 +14,7 @@
 #include "base/result.h"
 #include "fleet/series.h"
 
-namespace th {
+namespace th::fleet {
 
 using HostIndex = int32_t;
 using RackIndex = int32_t;
@@ -131,4 +131,4 @@ struct GenerateOptions {
 /// kNotFound (series).
 Result<Fleet> generate_fleet(const GenerateOptions& options);
 
-}  // namespace th
+}  // namespace th::fleet

@@ -8,7 +8,7 @@
 
 #include "base/result.h"
 
-namespace th {
+namespace th::fleet {
 
 using SeriesIndex = int32_t;  // into series_catalogue()
 
@@ -31,4 +31,4 @@ std::span<const Series> series_catalogue();
 /// Errors: kNotFound ("series 'LOCL' is not in the catalogue, did you mean 'LOCAL'? ...").
 Result<SeriesIndex> find_series(std::string_view name);
 
-}  // namespace th
+}  // namespace th::fleet

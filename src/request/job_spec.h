@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "base/result.h"
 
-namespace th {
+namespace th::request {
 
 struct JobSpec {
   std::string name;
@@ -46,4 +46,4 @@ Result<JobSpec> parse_job_recipe(std::string_view yaml, std::string_view file, c
 Result<JobSpec> job_spec_from_json(const Json& body);
 Json to_json(const JobSpec& spec);
 
-}  // namespace th
+}  // namespace th::request

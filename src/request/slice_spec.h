@@ -9,7 +9,7 @@
 #include "base/json.h"
 #include "base/result.h"
 
-namespace th {
+namespace th::request {
 
 struct SliceSpec {
   std::string name;
@@ -57,4 +57,4 @@ struct Usage {
 /// Errors: kResourceExhausted, saying have, want and limit.
 Status admit(const SliceSpec& spec, const Quota& quota, const Usage& usage);
 
-}  // namespace th
+}  // namespace th::request

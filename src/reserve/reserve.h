@@ -14,11 +14,11 @@
 #include "request/slice_spec.h"
 #include "reserve/snapshot.h"
 
-namespace th {
+namespace th::reserve {
 
 /// A gang: all of it or nothing. On a fleet's snapshot in whole hosts (gpus is rounded up to them), on a
 /// slice's snapshot in GPUs.
-struct GangRequest {
+struct Request {
   std::string name;
   int64_t gpus = 0;
   std::string series;  // "" on a slice's snapshot: any
@@ -27,11 +27,11 @@ struct GangRequest {
   std::optional<int64_t> max_microusd_per_gpu_hour;
 };
 
-GangRequest gang_request(const SliceSpec& spec);
+Request request_of(const request::SliceSpec& spec);
 
 struct Policy {
-  Quota quota;  // of whoever asks
-  Usage usage;
+  request::Quota quota;  // of whoever asks
+  request::Usage usage;
   std::optional<int64_t> end_by_ns;  // nothing may end later (the slice's end)
   bool find_changes = true;          // false: leave Refusal::changes empty, which is much cheaper
 };
@@ -100,7 +100,7 @@ struct Refusal {
 /// A plan that starts at max(now_ns, request.start_ns), or a refusal. Place: one leaf if any holds it (that
 /// with the fewest free hosts left), else the fewest leaves of one site. Cost: O(leaf) when one leaf has
 /// enough idle hosts, else O(hosts + claims log claims).
-tl::expected<Plan, Refusal> decide(const Snapshot& snapshot, const GangRequest& request, const Policy& policy,
+tl::expected<Plan, Refusal> decide(const Snapshot& snapshot, const Request& request, const Policy& policy,
                                    int64_t now_ns);
 
 /// FIFO with conservative backfill: each request in order gets its earliest start beside the plans of all
@@ -108,7 +108,7 @@ tl::expected<Plan, Refusal> decide(const Snapshot& snapshot, const GangRequest& 
 /// Returns: one entry a request. Cost: one decide a request. Quota and usage of `policy` are applied to each
 /// request alone.
 std::vector<tl::expected<Plan, Refusal>> plan_queue(const Snapshot& snapshot,
-                                                    std::span<const GangRequest> requests,
-                                                    const Policy& policy, int64_t now_ns);
+                                                    std::span<const Request> requests, const Policy& policy,
+                                                    int64_t now_ns);
 
-}  // namespace th
+}  // namespace th::reserve

@@ -12,7 +12,11 @@
 #include "base/result.h"
 #include "fleet/fleet.h"
 
-namespace th {
+namespace th::reserve {
+
+using fleet::Fleet;
+using fleet::HostIndex;
+using fleet::RackIndex;
 
 using GpuMask = uint32_t;  // bit i: GPU i of the host
 
@@ -40,7 +44,7 @@ struct HostUse {
   GpuMask busy = 0;                       // claimed at the time asked for
 };
 
-namespace reserve_detail {
+namespace detail {
 struct Root;
 }
 
@@ -74,11 +78,11 @@ class Snapshot {
   /// Claims on a host, by start.
   std::vector<std::shared_ptr<const Claim>> claims_on(HostIndex host) const;
 
-  const reserve_detail::Root& root() const { return *root_; }
+  const detail::Root& root() const { return *root_; }
 
  private:
-  explicit Snapshot(std::shared_ptr<const reserve_detail::Root> root) : root_(std::move(root)) {}
-  std::shared_ptr<const reserve_detail::Root> root_;
+  explicit Snapshot(std::shared_ptr<const detail::Root> root) : root_(std::move(root)) {}
+  std::shared_ptr<const detail::Root> root_;
 };
 
-}  // namespace th
+}  // namespace th::reserve
