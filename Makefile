@@ -1,0 +1,42 @@
+# Thunderhead. Each target installs what it needs (Debian 12), asks nothing, and can be run alone.
+#   make demo        build, then the main job: a slice, a training gang, a model served; about 4 minutes after the build
+#   make test        build everything and run every test
+#   make build       the programs, in build/release
+#   make fuzz        a minute of every fuzz target under address sanitizer (installs clang)
+#   make asan tsan   the unit tests under sanitizers
+.PHONY: demo test build all-targets install fuzz asan tsan format clean
+.DEFAULT_GOAL := build
+
+PROGRAMS := th th-controld th-gateway th-node th-train th-serve
+JOBS := $(shell nproc)
+
+install:
+	@tools/install.sh
+
+build/release/build.ninja: CMakeLists.txt CMakePresets.json cmake/rooms.cmake | install
+	@cmake --preset release > build-configure.log 2>&1 || { cat build-configure.log; rm -f build-configure.log; exit 1; }
+	@rm -f build-configure.log
+
+build: build/release/build.ninja
+	@cmake --build build/release -j $(JOBS) --target $(PROGRAMS)
+
+all-targets: build/release/build.ninja
+	@cmake --build build/release -j $(JOBS)
+
+demo: build
+	@build/release/th demo
+
+test: all-targets
+	@tools/run_tests.sh build/release
+
+asan tsan: install
+	@cmake --preset $@ > /dev/null && cmake --build build/$@ -j $(JOBS) && tools/run_tests.sh build/$@ -L fast
+
+fuzz: install
+	@tools/fuzz.sh
+
+format:
+	@git ls-files '*.cc' '*.h' | xargs clang-format -i
+
+clean:
+	@rm -rf build
