@@ -109,6 +109,8 @@ class Fleet {
   int64_t num_gpus(SeriesIndex series) const;
 
  private:
+  void fill_in();
+
   FleetParts parts_;
   std::vector<Leaf> leaves_;
   std::unordered_map<std::string, HostIndex> host_by_id_;
