@@ -1,0 +1,102 @@
+#include "tensor/cpu/matmul.h"
+
+#include <oneapi/dnnl/dnnl.h>
+
+#include "base/result.h"
+#include "tensor/cpu/simd.h"
+
+namespace th::tensor {
+namespace {
+
+bool valid(const MatmulDims& dims) { return dims.rows >= 0 && dims.in > 0 && dims.out > 0; }
+
+// out[r][o] for o in [begin, end): four outputs at a time, so that four sums are in flight.
+TH_KERNEL void few_rows_range(float* out, const float* inp, const float* weight, MatmulDims dims, bool add,
+                              int64_t begin, int64_t end) {
+  const int64_t in = dims.in;
+  for (int64_t o = begin; o < end; o += 4) {
+    const int64_t n = std::min<int64_t>(4, end - o);
+    const float* w0 = weight + o * in;
+    const float* w1 = n > 1 ? w0 + in : w0;
+    const float* w2 = n > 2 ? w1 + in : w0;
+    const float* w3 = n > 3 ? w2 + in : w0;
+    for (int64_t r = 0; r < dims.rows; ++r) {
+      const float* x = inp + r * in;
+      float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+      for (int64_t i = 0; i < in; ++i) {
+        s0 += x[i] * w0[i];
+        s1 += x[i] * w1[i];
+        s2 += x[i] * w2[i];
+        s3 += x[i] * w3[i];
+      }
+      const float sums[4] = {s0, s1, s2, s3};
+      float* y = out + r * dims.out + o;
+      for (int64_t j = 0; j < n; ++j) y[j] = add ? y[j] + sums[j] : sums[j];
+    }
+  }
+}
+
+}  // namespace
+
+void gemm(const Gemm& p) {
+  if (p.m == 0 || p.n == 0) return;
+  const dnnl_status_t status = dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k,
+                                          p.alpha, p.a, p.lda, p.b, p.ldb, p.beta, p.c, p.ldc);
+  TH_CHECK(status == dnnl_success);
+}
+
+void matmul_forward(float* out, const float* inp, const float* weight, MatmulDims dims, Write write) {
+  TH_CHECK(valid(dims));
+  const bool add = write == Write::kAdd;
+  if (dims.rows <= kFewRows) {
+    parallel_ranges(dims.out, dims.in * dims.rows, [&](int64_t begin, int64_t end) {
+      few_rows_range(out, inp, weight, dims, add, begin, end);
+    });
+    return;
+  }
+  gemm({.transpose_b = true,
+        .m = dims.rows,
+        .n = dims.out,
+        .k = dims.in,
+        .a = inp,
+        .lda = dims.in,
+        .b = weight,
+        .ldb = dims.in,
+        .beta = add ? 1.0f : 0.0f,
+        .c = out,
+        .ldc = dims.out});
+}
+
+void matmul_backward_input(float* dinp, const float* dout, const float* weight, MatmulDims dims,
+                           Write write) {
+  TH_CHECK(valid(dims));
+  gemm({.m = dims.rows,
+        .n = dims.in,
+        .k = dims.out,
+        .a = dout,
+        .lda = dims.out,
+        .b = weight,
+        .ldb = dims.in,
+        .beta = write == Write::kAdd ? 1.0f : 0.0f,
+        .c = dinp,
+        .ldc = dims.in});
+}
+
+void matmul_backward_weight(float* dweight, const float* dout, const float* inp, MatmulDims dims) {
+  TH_CHECK(valid(dims));
+  if (dims.rows == 0) return;
+  gemm({.transpose_a = true,
+        .m = dims.out,
+        .n = dims.in,
+        .k = dims.rows,
+        .a = dout,
+        .lda = dims.out,
+        .b = inp,
+        .ldb = dims.in,
+        .beta = 1.0f,
+        .c = dweight,
+        .ldc = dims.in});
+}
+
+}  // namespace th::tensor
