@@ -64,6 +64,7 @@ class Tokenizer {
   bool is_special(int32_t id) const;
   /// The id of a special token by its text, "<|endoftext|>".
   std::optional<int32_t> special_id(std::string_view text) const;
+  const TokenizerParts& parts() const;
 
  private:
   struct Table;

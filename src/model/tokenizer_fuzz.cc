@@ -1,0 +1,25 @@
+// A tokenizer.json from anywhere: an error or a tokenizer that round-trips; the first byte chooses what the
+// rest is.
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "model/bpe_trainer.h"
+#include "model/tokenizer.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace th::model;
+  if (size == 0) return 0;
+  const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
+  auto tokenizer = data[0] == '{' ? Tokenizer::from_json({reinterpret_cast<const char*>(data), size}, "fuzz")
+                                  : train_bpe(text, {.vocab_size = 280});
+  if (!tokenizer) return 0;
+  TH_CHECK(tokenizer->decode(tokenizer->encode(text)) == text);
+  TH_CHECK(Tokenizer::from_json(tokenizer->to_json(), "again").has_value());
+  Utf8Stream stream;
+  stream.push(text);
+  stream.finish();
+  tokenizer->encode_with_specials(text);
+  return 0;
+}
