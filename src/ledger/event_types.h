@@ -59,7 +59,8 @@ struct KeyRevoked {
   TH_EVENT("key_revoked") { v("id", e.id); }
 };
 
-/// Hosts are kept for a slice until hold_expires_ns. `implicit`: made for one job, released with it.
+/// Hosts are kept for a slice until hold_expires_ns. `implicit`: made for the job of that name (id),
+/// released with it.
 struct SliceHeld {
   std::string slice, name, series, placement;
   bool implicit = false;
@@ -161,19 +162,22 @@ struct CheckpointSaved {
   int64_t attempt = 0, step = 0;
   TH_EVENT("checkpoint") { v("job", e.job), v("attempt", e.attempt), v("step", e.step); }
 };
-/// `counts`: against the job's retries (a rank failed, and not its node). lost_steps: reached minus saved.
+/// From here its ranks are being stopped. `counts`: against the job's retries (a rank failed, and not its
+/// node). lost_steps: reached minus saved.
 struct AttemptEnded {
   std::string job, reason;
   int64_t attempt = 0, last_step = 0, lost_steps = 0;
-  bool counts = false;
+  bool succeeded = false, counts = false;
   TH_EVENT("attempt_ended") {
     v("job", e.job), v("reason", e.reason), v("attempt", e.attempt), v("last_step", e.last_step);
-    v("lost_steps", e.lost_steps), v("counts", e.counts);
+    v("lost_steps", e.lost_steps), v("succeeded", e.succeeded), v("counts", e.counts);
   }
 };
+/// Its ranks are being stopped; when they are gone it finishes as end_state: cancelled | failed (its time is
+/// over).
 struct JobCancelling {
-  std::string job, reason;
-  TH_EVENT("job_cancelling") { v("job", e.job), v("reason", e.reason); }
+  std::string job, end_state, reason;
+  TH_EVENT("job_cancelling") { v("job", e.job), v("end_state", e.end_state), v("reason", e.reason); }
 };
 /// state: succeeded | failed | cancelled. `result`: the metrics line of that name as JSON text, or empty.
 struct JobFinished {

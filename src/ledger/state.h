@@ -47,7 +47,7 @@ enum class VmState { kRequested, kUp, kReady, kDown, kDeleted };
 
 struct Vm {
   std::string id, slice, host, token_sha256, boot_id, address, reason;
-  int64_t gpus = 0, requested_ns = 0;
+  int64_t gpus = 0, requested_ns = 0, changed_ns = 0;  // changed_ns: of its state
   VmState state = VmState::kRequested;
 };
 
@@ -63,18 +63,22 @@ struct Rank {
 struct Job {
   JobSubmitted submitted;
   JobState state = JobState::kPending;
-  std::string slice;  // id; empty while it waits for one of its own
-  bool cancelling = false;
-  int64_t attempt = -1, master_port = 0;  // the last attempt, -1: none yet
-  bool attempt_open = false;              // started and not ended
-  std::vector<Rank> ranks;                // of the last attempt
-  int64_t checkpoint_step = 0, retries_used = 0, lost_steps = 0;
+  std::string slice;                     // id; empty while it waits for one of its own
+  std::string end_state;                 // how it will finish; empty: nobody stopped it
+  int64_t attempt = 0, master_port = 0;  // the last attempt, from 1; 0: none yet
+  bool attempt_open = false;             // started and not ended
+  bool attempt_succeeded = false;        // every rank of the last one exited with 0
+  std::vector<Rank> ranks;               // of the last attempt
+  int64_t checkpoint_step = 0, lost_steps = 0;
+  int64_t retries_used = 0;  // serve: since it was last ready
   std::string reason, result;
   int64_t submitted_ns = 0, started_ns = 0, running_ns = 0, ended_ns = 0;
   // GPU time of its attempts, priced as its slice.
   int64_t cost_microusd = 0, attempt_started_ns = 0;
 
   bool ended() const { return state >= JobState::kSucceeded; }
+  bool cancelling() const { return !end_state.empty(); }
+  bool serves() const { return submitted.kind == "serve"; }
 };
 
 struct Deployment {
