@@ -28,7 +28,7 @@ Result<Response> fetch(const Call& call);
 /// fetch(), then: a status that is not 2xx becomes error_of(response), the body is parsed as JSON (null if
 /// empty).
 Result<Json> fetch_json(const Call& call);
-/// The same with a JSON body sent.
+/// The same with a JSON body sent; a GET becomes a POST.
 Result<Json> fetch_json(Call call, const Json& body);
 
 /// Streams without a thread a call. Thread: start() and cancel() are safe from any thread; callbacks come one
@@ -64,7 +64,12 @@ class EventReader {
   Result<std::vector<Event>> feed(std::string_view piece);
 
  private:
-  std::string buffer_;
+  void end_line(std::vector<Event>& complete);
+
+  std::string line_;  // the line under way
+  Event event_;       // the event under way
+  bool has_data_ = false;
+  bool skip_line_feed_ = false;  // the last piece ended between \r and \n
 };
 
 }  // namespace th::http
