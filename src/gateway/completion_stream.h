@@ -48,8 +48,8 @@ class CompletionStream {
 
  private:
   struct Choice;
-  void take_choice(const Json& chunk, const Json& choice, std::vector<Json>& out);
-  void block(Choice& choice, std::vector<Json>& out);
+  void take_choice(int64_t index, Json chunk, std::vector<Json>& out);
+  void block(Choice& choice, Json chunk, std::vector<Json>& out);
   void release(Choice& choice, uint64_t showable, std::vector<Json>& out);
   void emit(Choice& choice, Json chunk, std::vector<Json>& out);
   void announce_prompt_results(std::vector<Json>& out);
@@ -59,6 +59,7 @@ class CompletionStream {
   int64_t finished_ = 0;
   int64_t text_chunks_ = 0;
   bool done_ = false;
+  bool blocked_ = false;
   bool announced_ = false;
   bool has_usage_ = false;
   Usage usage_;

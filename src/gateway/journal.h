@@ -80,6 +80,7 @@ class UsageJournal {
   void write_loop();
   Status write_batch(std::deque<Pending>& batch);
   Status compact();
+  Status reopen();
 
   const std::filesystem::path path_;
   const std::string id_;
