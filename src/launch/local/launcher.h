@@ -9,8 +9,6 @@
 //                    else wait;
 
 #include <map>
-#include <memory>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,18 +42,19 @@ class LocalLauncher final : public Launcher {
   void on_report(std::string_view vm, const node::SyncRequest& request);
 
   /// The VM is gone (dead process, deleted, silent for too long): its ranks are lost. `reason` is for people:
-  /// "node demo-1 is down: process 4711 is gone". The VM's name may not come back.
+  /// "node demo-1 is down: process 4711 is gone". Start nothing on it any more.
   void on_vm_lost(std::string_view vm, std::string_view reason);
 
  private:
   struct Rank {
     node::Task task;
     std::string vm;
-    node::TaskReport report;     // the last that was told
-    bool seen = false;           // a node reported it
-    bool gone = false;           // after stop: nothing of it is left
-    int64_t metrics_seen = 0;    // line_no of the last event
-    int64_t metrics_stored = 0;  // acked
+    node::TaskReport report;      // the last that was told
+    bool seen = false;            // a node reported it
+    bool gone = false;            // of a stopped gang: nothing of it is left
+    int64_t stop_generation = 0;  // a list of this generation or later does not have it
+    int64_t metrics_seen = 0;     // line_no of the last event
+    int64_t metrics_stored = 0;   // line_no of the last ack
   };
   struct Gang {
     GangSpec spec;
@@ -65,23 +64,23 @@ class LocalLauncher final : public Launcher {
   };
   struct Vm {
     int64_t generation = 0;
-    std::string boot_id;
-    std::set<std::string> jobs;  // with a rank on it
+    std::string boot_id;  // of its last report
   };
 
-  void bump(const Gang& gang);
+  int64_t bump(const std::string& vm);
   Rank* find_rank(const node::TaskId& id);
   void take_metrics(const node::MetricsLine& line);
-  void take_report(const node::TaskReport& report);
+  void take_report(std::string_view vm, const node::TaskReport& report);
   void change(Gang& gang, Rank& rank, node::TaskReport report, bool lost);
-  void settle(Gang& gang, const Rank& changed, bool lost);
+  void settle(Gang& gang, const RankChanged& changed);
   void lose_ranks(std::string_view vm, std::string_view reason, bool only_seen);
-  void drop_if_gone(const std::string& job);
+  void drop_gone_gangs();
 
-  int64_t next_generation_;
+  int64_t first_generation_;
+  int64_t last_generation_;
   std::map<std::string, Gang, std::less<>> gangs_;  // by job
   std::map<std::string, Vm, std::less<>> vms_;
-  std::map<std::string, int64_t> restored_;
+  std::map<std::string, int64_t> restored_;  // task id text → line_no, until its gang starts
   std::vector<Event> events_;
 };
 
