@@ -14,8 +14,8 @@ namespace th::http {
 struct Call {
   std::string method = "GET";
   std::string url;  // "http://127.0.0.1:7070/api/v1/slices?x=y"; also https://
-  Headers headers;
-  std::string body;
+  Headers headers = {};
+  std::string body = {};
   int64_t timeout_ns = 30 * kSecond;  // from start to the end of the response; for streams: to its head
   int64_t idle_timeout_ns = 0;        // streams: gap between pieces; 0: none
   size_t max_body_bytes = size_t{64} << 20;  // fetch(): a larger answer is an error
@@ -36,9 +36,9 @@ Result<Json> fetch_json(Call call, const Json& body);
 class Client {
  public:
   struct Callbacks {
-    std::function<void(int status, const Headers& headers)> on_head;
-    std::function<bool(std::string_view piece)> on_data;  // false: cancel
-    std::function<void(Status end)> on_end;               // last, exactly once; kCancelled after cancel()
+    std::function<void(int status, const Headers& headers)> on_head = {};
+    std::function<bool(std::string_view piece)> on_data = {};  // false: cancel
+    std::function<void(Status end)> on_end = {};  // last, exactly once; kCancelled after cancel()
   };
   class Running;
   using Handle = std::shared_ptr<Running>;

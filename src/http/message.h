@@ -33,8 +33,8 @@ struct Request {
 
 struct Response {
   int status = 200;
-  Headers headers;  // Content-Length and Date are added
-  std::string body;
+  Headers headers = {};  // Content-Length and Date are added
+  std::string body = {};
 
   std::optional<std::string> header(std::string_view name) const { return find_header(headers, name); }
 };
