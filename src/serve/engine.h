@@ -57,6 +57,8 @@ class Engine {
   /// ended already is ignored. Thread-safe, also inside a callback.
   void cancel(uint64_t id);
 
+  /// Whether any generation is under way or waits; false only after its last delta. Thread-safe.
+  bool busy() const;
   EngineStats stats() const;  // thread-safe; of the end of the last step
 
  private:

@@ -11,6 +11,7 @@
 #include "model/llama.h"
 #include "serve/kv_cache.h"
 #include "serve/packed_matrix.h"
+#include "tensor/cpu/attention.h"
 #include "tensor/cpu/layers.h"
 
 namespace th::serve {
@@ -76,6 +77,7 @@ class Forward {
   std::vector<int32_t> tokens_, positions_;
   std::vector<float> x_, normed_, qkv_, q_, attended_, gate_up_, activated_, logits_;
   std::vector<const float*> block_keys_, block_values_;  // of one layer, all pieces one after the other
+  std::vector<tensor::KvView> views_;                    // one a row
 };
 
 }  // namespace th::serve

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -22,9 +23,10 @@ struct ChatMessage {
 /// Immutable once loaded. Thread: const members are safe from any thread.
 struct ModelFolder {
   LlamaWeights weights;
-  Tokenizer tokenizer;
-  std::vector<int32_t> end_tokens;  // any of them ends a completion
-  bool chat_tokens = false;         // messages are framed by special tokens, not just joined
+  model::Tokenizer tokenizer;
+  std::vector<int32_t> end_tokens;   // any of them ends a completion
+  std::optional<int32_t> bos_token;  // stands before every prompt
+  bool chat_tokens = false;          // messages are framed by special tokens, not just joined
 
   /// Tokens of a prompt; the end-of-text token alone if `text` is empty, where there is one.
   std::vector<int32_t> encode_prompt(const std::string& text) const;

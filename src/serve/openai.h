@@ -23,7 +23,7 @@ struct ApiError {
   int status = 400;
   std::string message;
   std::string type = "invalid_request_error";
-  std::string param, code;
+  std::string param = {}, code = {};
 };
 http::Response api_error_response(const ApiError& error);
 template <class T>

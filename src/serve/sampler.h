@@ -18,7 +18,7 @@ class Sampler {
  public:
   explicit Sampler(const SamplingParams& params);
   /// logits (vocab), finite. One PRNG value a call, none at temperature 0. Cost: O(vocab), with top_p or
-  /// top_k O(vocab + n log n), n the tokens that can still be drawn.
+  /// top_k O(vocab + n log n), n the tokens that may be drawn.
   int32_t sample(std::span<const float> logits);
 
  private:
@@ -26,9 +26,11 @@ class Sampler {
     float weight;
     int32_t token;
   };
+  static bool likelier(const Candidate& a, const Candidate& b);
   float adjusted(std::span<const float> logits, int32_t token) const;
   int32_t most_likely(std::span<const float> logits) const;
   int32_t draw(std::span<const float> logits);
+  double cut();
 
   SamplingParams params_;
   Prng prng_;

@@ -29,7 +29,7 @@ class TextStream {
   size_t possible_stop() const;
 
   std::vector<std::string> stop_;
-  Utf8Stream utf8_;
+  model::Utf8Stream utf8_;
   std::string held_;  // valid text not yet sent
   bool stopped_ = false;
 };
