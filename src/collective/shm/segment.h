@@ -1,0 +1,72 @@
+#pragma once
+// The shared memory of one group: who is in it, the barrier, two slots a rank. See docs/collectives.md.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/result.h"
+#include "collective/collective.h"
+#include "collective/shm/connect.h"
+
+namespace th::collective {
+
+/// What all ranks map first. Only lock-free atomics: the other side may die at any instruction.
+struct SegmentHeader {
+  std::atomic<uint32_t> ready;  // kReady once rank 0 has filled in what follows
+  uint32_t world_size;
+  uint64_t slot_bytes;
+  std::atomic<uint32_t> attached;  // ranks that came
+  std::atomic<uint32_t> released;  // 1 when all did
+  // Barrier: the last to arrive sets arrived to 0 and raises round, on which the others sleep (futex).
+  std::atomic<uint32_t> arrived;
+  std::atomic<uint32_t> round;
+  std::atomic<int32_t> broken;  // rank + 1 of the first peer found dead or gone
+};
+
+enum class PeerState : uint32_t { kAbsent, kAttached, kLeft };
+
+/// One line of the table of ranks, each on cache lines of its own.
+struct alignas(128) PeerEntry {
+  std::atomic<uint32_t> state;  // PeerState
+  std::atomic<int32_t> pid;
+  std::atomic<uint64_t> start_time;  // of the process, from /proc: a pid may be given again
+  std::atomic<uint64_t> heartbeat_ns;
+  // What the rank does in this round, so that ranks which disagree find out.
+  std::atomic<uint64_t> operation;
+  std::atomic<uint64_t> count;
+};
+
+/// Owns the mapping. Thread: entries and header from any thread, the rest from one.
+class Segment {
+ public:
+  /// Joins the group; blocks until everyone is there or an error of connect_shm.
+  static Result<Segment> join(const Rendezvous& rendezvous, const ShmOptions& options);
+  Segment(Segment&& other) noexcept;
+  Segment& operator=(Segment&&) = delete;
+  ~Segment();
+
+  SegmentHeader& header() const { return *static_cast<SegmentHeader*>(address_); }
+  PeerEntry& peer(int rank) const;
+  /// The slot of `rank`, bank 0 or 1.
+  std::span<float> slot(int rank, int bank) const;
+
+ private:
+  Segment(void* address, size_t bytes) : address_(address), bytes_(bytes) {}
+  void* address_;
+  size_t bytes_;
+};
+
+/// Start time of a process in clock ticks since boot; 0 when there is no such process or only its zombie is
+/// left.
+uint64_t process_start_time(int pid);
+
+/// Empty while the rank's process lives, its heart beats and it has not left; else what is wrong, "rank 2
+/// (pid 17) died".
+std::string peer_problem(const PeerEntry& peer, int rank, int64_t silence_ns);
+
+uint64_t monotonic_now_ns();
+
+}  // namespace th::collective

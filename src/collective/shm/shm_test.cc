@@ -1,0 +1,232 @@
+// Real processes: each rank is a fork that reports through its exit code.
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <functional>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "collective/shm/connect.h"
+
+namespace th::collective {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Body = std::function<bool(Group&)>;
+
+Rendezvous meeting(int rank, int world_size) {
+  static std::atomic<int> next = 0;
+  static int current = 0;
+  if (rank == 0) current = next++;
+  return {.rank = rank,
+          .world_size = world_size,
+          .master_port = 1,
+          .job_id = std::to_string(getppid()) + "t",
+          .attempt = current};
+}
+
+pid_t spawn(const std::function<bool()>& body) {
+  const pid_t pid = fork();
+  if (pid == 0) _exit(body() ? 0 : 1);
+  return pid;
+}
+
+int exit_code(pid_t pid) {
+  int status = 0;
+  waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+std::vector<pid_t> spawn_gang(int world_size, const Body& body, ShmOptions options = {}) {
+  std::vector<pid_t> pids;
+  for (int rank = 0; rank < world_size; ++rank) {
+    const Rendezvous rendezvous = meeting(rank, world_size);
+    pids.push_back(spawn([=] {
+      auto group = connect_shm(rendezvous, options);
+      if (!group) std::fprintf(stderr, "%s\n", group.error().message.c_str());
+      return group && body(*group);
+    }));
+  }
+  return pids;
+}
+
+void expect_all(int world_size, const Body& body, ShmOptions options = {}) {
+  for (pid_t pid : spawn_gang(world_size, body, options)) EXPECT_EQ(exit_code(pid), 0);
+}
+
+// Value i of rank r: small integers, so that sums are exact in any order.
+std::vector<float> values_of(int rank, size_t size) {
+  std::vector<float> values(size);
+  for (size_t i = 0; i < size; ++i) values[i] = static_cast<float>((i % 97) + 100 * rank);
+  return values;
+}
+
+float sum_at(size_t i, int world_size) {
+  return static_cast<float>((i % 97) * world_size + 100 * (world_size * (world_size - 1) / 2));
+}
+
+// Slots of 1 KiB make every operation take several rounds; sizes around multiples of world and slot.
+TEST(Shm, OperationsGiveTheSums) {
+  for (int world : {2, 3, 4}) {
+    expect_all(world,
+               [world](Group& group) {
+                 bool ok = true;
+                 for (size_t size : {0, 1, 3, 4, 255, 256, 257, 1024, 5000}) {
+                   std::vector<float> data = values_of(group.rank(), size);
+                   ok = ok && group.all_reduce(data).has_value();
+                   for (size_t i = 0; i < size; ++i) ok = ok && data[i] == sum_at(i, world);
+
+                   data = values_of(group.rank(), size);
+                   ok = ok && group.reduce_scatter(data).has_value();
+                   const Shard mine = shard_of(size, group.rank(), world);
+                   for (size_t i = mine.begin; i < mine.end; ++i) ok = ok && data[i] == sum_at(i, world);
+
+                   data = values_of(group.rank(), size);
+                   ok = ok && group.all_gather(data).has_value();
+                   for (int r = 0; r < world; ++r) {
+                     const Shard shard = shard_of(size, r, world);
+                     const std::vector<float> theirs = values_of(r, size);
+                     for (size_t i = shard.begin; i < shard.end; ++i) ok = ok && data[i] == theirs[i];
+                   }
+
+                   data = values_of(group.rank(), size);
+                   ok = ok && group.broadcast(data, world - 1).has_value() &&
+                        data == values_of(world - 1, size);
+                   ok = ok && group.barrier().has_value();
+                 }
+                 return ok;
+               },
+               {.slot_bytes = 1024});
+  }
+}
+
+// 1e8 + 1 - 1e8 in float32 is 0 from left to right and 1 in the order of (0,2,1).
+TEST(Shm, SumsInTheOrderOfTheRanks) {
+  expect_all(3, [](Group& group) {
+    const float mine[] = {1e8f, 1.f, -1e8f};
+    bool ok = true;
+    for (int round = 0; round < 50; ++round) {
+      if (group.rank() == round % 3) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      std::vector<float> data(6, mine[group.rank()]);
+      ok = ok && group.all_reduce(data).has_value() && data == std::vector<float>(6, 0.f);
+    }
+    return ok;
+  });
+}
+
+TEST(Shm, LeavesNoNameBehind) {
+  auto count = [] {
+    size_t n = 0;
+    for (const auto& file : std::filesystem::directory_iterator("/dev/shm")) {
+      n += file.path().filename().string().starts_with("th-");
+    }
+    return n;
+  };
+  const size_t before = count();
+  expect_all(2, [&](Group& group) { return group.barrier().has_value() && count() <= before; });
+}
+
+TEST(Shm, AKilledPeerIsNamedInTime) {
+  const auto pids = spawn_gang(3, [](Group& group) {
+    std::vector<float> data(1000);
+    for (;;) {
+      if (group.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      if (Status status = group.all_reduce(data); !status) {
+        return status.error().code == Code::kUnavailable &&
+               status.error().message.find("rank 1 (pid ") != std::string::npos && !group.barrier();
+      }
+    }
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  const auto killed = Clock::now();
+  kill(pids[1], SIGKILL);  // and not waited for: a zombie is dead, too
+  EXPECT_EQ(exit_code(pids[0]), 0);
+  EXPECT_EQ(exit_code(pids[2]), 0);
+  EXPECT_LT(Clock::now() - killed, std::chrono::seconds(5));
+  EXPECT_EQ(exit_code(pids[1]), 128 + SIGKILL);
+}
+
+TEST(Shm, AStoppedPeerIsNamedInTime) {
+  const auto pids = spawn_gang(2,
+                               [](Group& group) {
+                                 Status status;
+                                 while (status) status = group.barrier();
+                                 return status.error().message.find("rank 1 (pid ") != std::string::npos &&
+                                        status.error().message.find("no sign of life") != std::string::npos;
+                               },
+                               {.silence_ns = kSecond});
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  kill(pids[1], SIGSTOP);
+  const auto stopped = Clock::now();
+  EXPECT_EQ(exit_code(pids[0]), 0);
+  EXPECT_LT(Clock::now() - stopped, std::chrono::seconds(3));
+  kill(pids[1], SIGKILL);
+  exit_code(pids[1]);
+}
+
+TEST(Shm, APeerThatLeavesIsNamed) {
+  expect_all(3, [](Group& group) {
+    if (group.rank() == 2) return true;
+    Status status;
+    while (status) status = group.barrier();
+    return status.error().message.find("rank 2 (pid ") != std::string::npos;
+  });
+}
+
+TEST(Shm, RanksThatDisagreeFindOut) {
+  expect_all(2, [](Group& group) {
+    std::vector<float> data(group.rank() == 0 ? 10 : 12);
+    return group.all_gather(data).error().code == Code::kInternal;
+  });
+}
+
+TEST(Shm, ARankThatDoesNotComeIsNamed) {
+  const Rendezvous first = meeting(0, 3), second = meeting(1, 3);
+  const ShmOptions options = {.connect_timeout_ns = 300 * kMillisecond};
+  auto misses = [options](const Rendezvous& r) {
+    return spawn([=] {
+      auto group = connect_shm(r, options);
+      return !group && (group.error().message.find("for rank(s) 2") != std::string::npos ||
+                        group.error().message.find("left the group before") != std::string::npos);
+    });
+  };
+  const pid_t a = misses(first), b = misses(second);
+  EXPECT_EQ(exit_code(a), 0);
+  EXPECT_EQ(exit_code(b), 0);
+}
+
+TEST(Shm, WhatADeadGangLeftIsReplaced) {
+  const Rendezvous first = meeting(0, 2), second = meeting(1, 2);
+  const pid_t dead = spawn([=] { return connect_shm(first, {}).has_value(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  kill(dead, SIGKILL);  // its segment still has a name
+  exit_code(dead);
+  auto meet = [](const Rendezvous& r) {
+    return spawn([=] {
+      auto group = connect_shm(r, {});
+      return group && group->barrier().has_value();
+    });
+  };
+  const pid_t late = meet(second);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const pid_t again = meet(first);
+  EXPECT_EQ(exit_code(late), 0);
+  EXPECT_EQ(exit_code(again), 0);
+}
+
+TEST(Shm, AnotherHostIsRefused) {
+  Rendezvous elsewhere = meeting(0, 2);
+  elsewhere.master_addr = "192.0.2.1";
+  auto group = connect_shm(elsewhere, {});  // TEST-NET-1
+  EXPECT_EQ(group.error().code, Code::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace th::collective
