@@ -1,0 +1,154 @@
+#include "control/core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "base/units.h"
+
+namespace th::control {
+namespace {
+
+constexpr int64_t kSuspectHostNs = 30 * kSecond;
+
+/// Every GPU of `host` that a share of `gpus` means: whole hosts are leased, so the lowest ones.
+reserve::GpuMask mask_of(int64_t gpus) { return gpus >= 32 ? ~0u : (1u << gpus) - 1; }
+
+template <class E>
+std::string slice_of(const E& event, const ledger::State& state) {
+  if constexpr (requires { event.slice; }) {
+    return event.slice;
+  } else if constexpr (requires { event.vm; }) {
+    const auto vm = state.vms.find(event.vm);
+    return vm == state.vms.end() ? std::string() : vm->second.slice;
+  } else {
+    return {};
+  }
+}
+
+/// The hosts that the slice keeps others from: its own, and those that still carry a VM of it.
+std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger::Slice& slice,
+                                       const fleet::Fleet& fleet, int64_t now_ns) {
+  std::map<reserve::HostIndex, reserve::GpuMask> hosts;
+  auto add = [&](const std::string& id, int64_t gpus) {
+    if (auto host = fleet.find_host(id)) hosts[*host] |= mask_of(gpus);
+  };
+  if (slice.live()) {
+    for (const ledger::Share& share : slice.terms.hosts) add(share.host, share.gpus);
+  }
+  for (const std::string& id : slice.vms) {
+    const ledger::Vm& vm = state.vms.at(id);
+    if (vm.state != ledger::VmState::kDeleted) add(vm.host, vm.gpus);
+  }
+  if (hosts.empty()) return std::nullopt;
+  reserve::Claim claim;
+  claim.id = slice.terms.slice;
+  claim.start_ns = slice.terms.start_ns;
+  claim.end_ns = std::max(slice.terms.end_ns, now_ns + kMinute);
+  for (const auto& [host, gpus] : hosts) claim.hosts.push_back({host, gpus});
+  return claim;
+}
+
+}  // namespace
+
+Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet) {
+  for (const auto& [id, slice] : state().slices) refresh_slice(id);
+  for (const auto& [id, job] : state().jobs) refresh_job(id);
+  for (const auto& [host, reason] : state().drained) refresh_drain(host);
+}
+
+int64_t Core::now_ns() const { return std::max(parts_.env.unix_ns(), state().time_ns); }
+
+void Core::stage(ledger::Event event) {
+  const ledger::Event kept = event;
+  parts_.ledger.stage(std::move(event));
+  std::visit(
+      [this](const auto& e) {
+        if (const std::string slice = slice_of(e, state()); !slice.empty()) refresh_slice(slice);
+        if constexpr (requires { e.job; }) {
+          if (!e.job.empty()) refresh_job(e.job);
+        }
+        using E = std::decay_t<decltype(e)>;
+        if constexpr (std::is_same_v<E, ledger::HostDrained> || std::is_same_v<E, ledger::HostResumed>) {
+          refresh_drain(e.host);
+        }
+      },
+      kept);
+}
+
+Status Core::commit() {
+  TH_RETURN_IF_ERROR(parts_.ledger.commit());
+  for (auto& action : std::exchange(actions_, {})) action();
+  return {};
+}
+
+void Core::refresh_slice(const std::string& id) {
+  const auto found = state().slices.find(id);
+  if (found == state().slices.end()) return;
+  if (auto old = claims_.find(id); old != claims_.end()) {
+    snapshot_ = snapshot_.without_claim(old->second);
+    claims_.erase(old);
+  }
+  const auto claim = claim_of(state(), found->second, fleet(), now_ns());
+  if (!claim) {
+    active_slices_.erase(id);
+    return;
+  }
+  active_slices_.insert(id);
+  auto next = snapshot_.with_claim(*claim);
+  if (!next) {
+    log_error("slice {} overlaps with another one: {}", id, next.error().message);
+    return;
+  }
+  snapshot_ = *std::move(next);
+  claims_[id] = *claim;
+}
+
+void Core::extend_overdue_claims() {
+  std::vector<std::string> overdue;
+  for (const auto& [id, claim] : claims_) {
+    if (claim.end_ns <= now_ns()) overdue.push_back(id);
+  }
+  for (const std::string& id : overdue) refresh_slice(id);
+}
+
+void Core::refresh_job(const std::string& id) {
+  const auto job = state().jobs.find(id);
+  if (job != state().jobs.end() && !job->second.ended()) {
+    active_jobs_.insert(id);
+  } else {
+    active_jobs_.erase(id);
+  }
+}
+
+void Core::refresh_drain(const std::string& host) {
+  const auto index = fleet().find_host(host);
+  if (!index) return;
+  const auto drained = state().drained.find(host);
+  std::optional<std::string> reason;
+  if (drained != state().drained.end()) reason = drained->second;
+  snapshot_ = snapshot_.with_out_of_use(*index, std::move(reason));
+}
+
+void Core::suspect_host(const std::string& host) { suspects_[host] = monotonic_ns() + kSuspectHostNs; }
+
+reserve::Snapshot Core::snapshot_without_suspects() const {
+  reserve::Snapshot out = snapshot_;
+  for (const auto& [host, until_ns] : suspects_) {
+    if (until_ns <= monotonic_ns()) continue;
+    if (auto index = fleet().find_host(host))
+      out = out.with_out_of_use(*index, "it lost a node a moment ago");
+  }
+  return out;
+}
+
+const ledger::Vm* live_vm(const ledger::State& state, const ledger::Slice& slice, const std::string& host) {
+  for (auto id = slice.vms.rbegin(); id != slice.vms.rend(); ++id) {
+    const ledger::Vm& vm = state.vms.at(*id);
+    if (vm.host == host && vm.state != ledger::VmState::kDown && vm.state != ledger::VmState::kDeleted)
+      return &vm;
+  }
+  return nullptr;
+}
+
+}  // namespace th::control

@@ -1,0 +1,92 @@
+#pragma once
+// What all parts of the controller share: the ledger, the picture of the fleet that follows from it, and what
+// is to happen once the staged events are durable. Thread: the loop only.
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/env.h"
+#include "cloud/provider.h"
+#include "control/loop.h"
+#include "launch/local/launcher.h"
+#include "ledger/ledger.h"
+#include "registry/registry.h"
+#include "reserve/reserve.h"
+
+namespace th::control {
+
+struct CoreParts {
+  Env& env;
+  ledger::Ledger& ledger;
+  std::shared_ptr<const fleet::Fleet> fleet;
+  cloud::Provider& provider;
+  launch::LocalLauncher& launcher;
+  const registry::Registry& registry;
+  std::filesystem::path state_dir;
+  Offload offload;
+};
+
+class Core {
+ public:
+  explicit Core(CoreParts parts);
+
+  const ledger::State& state() const { return parts_.ledger.state(); }
+  ledger::Ledger& ledger() { return parts_.ledger; }
+  const fleet::Fleet& fleet() const { return *parts_.fleet; }
+  const std::shared_ptr<const fleet::Fleet>& fleet_ptr() const { return parts_.fleet; }
+  cloud::Provider& provider() { return parts_.provider; }
+  launch::LocalLauncher& launcher() { return parts_.launcher; }
+  const registry::Registry& registry() const { return parts_.registry; }
+  const std::filesystem::path& state_dir() const { return parts_.state_dir; }
+  void offload(Work work) { parts_.offload(std::move(work)); }
+
+  /// Never before the last event.
+  int64_t now_ns() const;
+  int64_t monotonic_ns() const { return parts_.env.monotonic_ns(); }
+  std::string token() { return parts_.env.token(); }
+
+  /// Stages an event and brings the picture of the fleet up to date.
+  void stage(ledger::Event event);
+  /// Keeps hosts that should have been given back, and are not yet, from being given to others. Call on each
+  /// step.
+  void extend_overdue_claims();
+  /// Runs `action` once everything staged up to now is durable: answers, and all that acts on the world.
+  void after_commit(std::function<void()> action) { actions_.push_back(std::move(action)); }
+  /// Commits what is staged, then runs the actions. On an error both wait for the next call.
+  Status commit();
+
+  /// Who has which host when, drains included.
+  const reserve::Snapshot& snapshot() const { return snapshot_; }
+  /// snapshot() without hosts that lost a node within the last 30 s: for new placements while there are
+  /// others.
+  reserve::Snapshot snapshot_without_suspects() const;
+  void suspect_host(const std::string& host);
+
+  // What is worth looking at on each step: not ended, or with something left to clean up.
+  const std::set<std::string, ledger::IdLess>& active_slices() const { return active_slices_; }
+  const std::set<std::string, ledger::IdLess>& active_jobs() const { return active_jobs_; }
+  /// Changes whenever something was staged.
+  int64_t version() const { return state().seq; }
+
+ private:
+  void refresh_slice(const std::string& id);
+  void refresh_job(const std::string& id);
+  void refresh_drain(const std::string& host);
+
+  CoreParts parts_;
+  reserve::Snapshot snapshot_;
+  std::map<std::string, reserve::Claim> claims_;  // by slice id
+  std::set<std::string, ledger::IdLess> active_slices_, active_jobs_;
+  std::map<std::string, int64_t> suspects_;  // host → monotonic time until which
+  std::vector<std::function<void()>> actions_;
+};
+
+/// The VM of a slice on a host that is not down or deleted; null if none.
+const ledger::Vm* live_vm(const ledger::State& state, const ledger::Slice& slice, const std::string& host);
+
+}  // namespace th::control

@@ -1,0 +1,206 @@
+// Attempts of jobs: how a gang is started, and what its end means.
+
+#include <fmt/format.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/log.h"
+#include "control/jobs.h"
+#include "launch/rendezvous.h"
+
+namespace th::control {
+namespace {
+
+using ledger::Job;
+using ledger::JobState;
+
+constexpr int64_t kGraceMs = 5'000;
+
+std::string exit_text(const launch::RankChanged& cause) {
+  const node::TaskReport& report = cause.report;
+  std::string text;
+  if (report.signal) {
+    const char* name = ::sigabbrev_np(*report.signal);
+    text = fmt::format("was killed by signal {} (SIG{})", *report.signal, name ? name : "?");
+  } else if (report.exit_code) {
+    text = fmt::format("exited with code {}", *report.exit_code);
+  } else {
+    text = "ended";
+  }
+  if (!report.reason.empty()) text += ": " + report.reason;
+  return text;
+}
+
+int64_t gpus_of_series(const fleet::Fleet& fleet, const std::string& series) {
+  const auto index = fleet::find_series(series);
+  return index ? fleet.num_gpus(*index) : 0;
+}
+
+/// LOCAL accelerators are shares of this machine's CPU; others leave a rank's threads to it.
+int omp_threads(const fleet::Fleet& fleet, const std::string& series, int64_t gpus_of_rank) {
+  if (series != "LOCAL") return 1;
+  const int64_t all = std::max<int64_t>(1, gpus_of_series(fleet, series));
+  return static_cast<int>(std::max<int64_t>(1, ::get_nprocs() * gpus_of_rank / all));
+}
+
+}  // namespace
+
+std::vector<std::string> serve_command(const std::string& deployment, int64_t port) {
+  return {"th-serve",           "--model", "model",   "--address", "127.0.0.1", "--port",
+          std::to_string(port), "--name",  deployment};
+}
+
+void Jobs::start_attempt(const Job& job, const ledger::Slice& slice, const reserve::Plan& plan) {
+  const std::string id = job.submitted.job;
+  ledger::AttemptStarted started;
+  started.job = id, started.slice = slice.terms.slice, started.attempt = job.attempt + 1;
+  for (const reserve::HostGpus& part : plan.hosts) {
+    const ledger::Vm* vm = live_vm(core_.state(), slice, core_.fleet().host(part.host).id);
+    std::vector<int64_t> gpus;
+    for (int64_t gpu = 0; gpu < 32; ++gpu) {
+      if (part.gpus >> gpu & 1) gpus.push_back(gpu);
+    }
+    if (job.serves()) {
+      started.ranks.push_back({vm->id, gpus});
+    } else {
+      for (int64_t gpu : gpus) started.ranks.push_back({vm->id, {gpu}});
+    }
+  }
+  std::set<int> taken;
+  for (const std::string& other : core_.active_jobs()) {
+    taken.insert(static_cast<int>(core_.state().jobs.at(other).master_port));
+  }
+  const std::string salt = fmt::format("{}/{}.{}", core_.state_dir().string(), id, started.attempt);
+  started.master_port = launch::choose_port(salt, taken);
+  core_.stage(std::move(started));
+  waiting_.erase(id);
+  gangs_.insert(id);
+  if (Status launched = core_.launcher().start(gang_of(job)); !launched) {
+    gangs_.erase(id);
+    cancel(id, "failed", "it could not be started: " + launched.error().message);
+  }
+}
+
+launch::GangSpec Jobs::gang_of(const Job& job) {
+  const request::JobSpec& spec = spec_of(job);
+  const ledger::Slice& slice = core_.state().slices.at(job.slice);
+  launch::GangSpec gang;
+  gang.job = job.submitted.job, gang.name = job.submitted.name, gang.attempt = static_cast<int>(job.attempt);
+  gang.argv = job.serves() ? serve_command(spec.name, job.master_port) : spec.command;
+  gang.env = spec.env, gang.files = spec.files, gang.stage = spec.stage, gang.workdir = spec.workdir;
+  gang.memory_bytes = spec.memory_bytes.value_or(0), gang.grace_ms = kGraceMs;
+  gang.master_port = static_cast<int>(job.master_port);
+  gang.service = job.serves();
+  for (const ledger::Rank& rank : job.ranks) {
+    const ledger::Vm& vm = core_.state().vms.at(rank.place.vm);
+    launch::RankPlace place{vm.id, vm.id, vm.address.empty() ? "127.0.0.1" : vm.address, {}};
+    place.gpus.assign(rank.place.gpus.begin(), rank.place.gpus.end());
+    gang.ranks.push_back(std::move(place));
+  }
+  gang.omp_threads =
+      omp_threads(core_.fleet(), slice.terms.series, static_cast<int64_t>(gang.ranks[0].gpus.size()));
+  if (job.serves())
+    gang.ready_url = fmt::format("http://{}:{}/health", gang.ranks[0].address, job.master_port);
+  return gang;
+}
+
+void Jobs::take_events() {
+  for (auto events = core_.launcher().take_events(); !events.empty();
+       events = core_.launcher().take_events()) {
+    for (const launch::Event& event : events) {
+      std::visit([this](const auto& e) { take(e); }, event);
+    }
+  }
+}
+
+void Jobs::take(const launch::RankChanged& changed) {
+  const node::TaskReport& report = changed.report;
+  if (report.state != node::TaskState::kExited) return;
+  const auto found = core_.state().jobs.find(report.id.job);
+  if (found == core_.state().jobs.end()) return;
+  const Job& job = found->second;
+  const bool known = job.attempt_open && job.attempt == report.id.attempt &&
+                     static_cast<size_t>(report.id.rank) < job.ranks.size();
+  if (!known || job.ranks[static_cast<size_t>(report.id.rank)].exited) return;
+  core_.stage(ledger::RankExited{report.id.job, changed.vm, report.reason, report.id.attempt, report.id.rank,
+                                 report.exit_code.value_or(-1), report.signal.value_or(0)});
+}
+
+void Jobs::take(const launch::MetricsArrived& arrived) {
+  const auto stored = output_.add_metrics(arrived.line);
+  if (!stored) {
+    log_warn("{}: a metrics line could not be kept: {}", arrived.line.id.job, stored.error().message);
+    return;
+  }
+  core_.launcher().ack_metrics(arrived.line.id, arrived.line.line_no);
+  if (!*stored) return;
+  const StoredLine& line = **stored;
+  const std::string& id = arrived.line.id.job;
+  const auto job = core_.state().jobs.find(id);
+  if (job == core_.state().jobs.end()) return;
+  if (line.event == "checkpoint" && line.step >= 0 && line.step != job->second.checkpoint_step) {
+    core_.stage(ledger::CheckpointSaved{id, line.attempt, line.step});
+  }
+  if (on_metrics) on_metrics(id, line);
+}
+
+void Jobs::take(const launch::GangChanged& changed) {
+  if (changed.state == launch::GangState::kGone) {
+    gangs_.erase(changed.job);
+    return;
+  }
+  const auto found = core_.state().jobs.find(changed.job);
+  if (found == core_.state().jobs.end()) return;
+  const Job& job = found->second;
+  if (job.attempt != changed.attempt || !job.attempt_open) return;
+  switch (changed.state) {
+    case launch::GangState::kRunning:
+    case launch::GangState::kReady:
+      if (job.serves() && changed.state == launch::GangState::kRunning) break;
+      if (job.state != JobState::kRunning) core_.stage(ledger::AttemptRunning{changed.job, changed.attempt});
+      if (job.serves() && on_ready) {
+        on_ready(changed.job, fmt::format("http://{}:{}", core_.state().vms.at(job.ranks[0].place.vm).address,
+                                          job.master_port));
+      }
+      break;
+    case launch::GangState::kSucceeded: {
+      const StoredLine* last = output_.last(changed.job, "progress");
+      core_.stage(ledger::AttemptEnded{changed.job, "every rank exited with 0", changed.attempt,
+                                       last ? std::max<int64_t>(0, last->step) : 0, 0, true, false});
+      core_.launcher().stop(changed.job);
+      break;
+    }
+    case launch::GangState::kFailed:
+      attempt_failed(job, changed);
+      core_.launcher().stop(changed.job);
+      break;
+    default:
+      break;
+  }
+}
+
+void Jobs::attempt_failed(const Job& job, const launch::GangChanged& changed) {
+  ledger::AttemptEnded ended;
+  ended.job = changed.job, ended.attempt = changed.attempt, ended.counts = true;
+  ended.reason = "a rank failed";
+  if (changed.cause) {
+    const node::TaskReport& report = changed.cause->report;
+    ended.counts = !changed.cause->lost;
+    ended.reason = changed.cause->lost ? fmt::format("rank {} is lost: {}", report.id.rank, report.reason)
+                                       : fmt::format("rank {} on node {} {}", report.id.rank,
+                                                     changed.cause->vm, exit_text(*changed.cause));
+  }
+  if (const StoredLine* last = output_.last(changed.job, "progress", changed.attempt)) {
+    ended.last_step = std::max<int64_t>(0, last->step);
+    ended.lost_steps = std::max<int64_t>(0, ended.last_step - job.checkpoint_step);
+    ended.reason += fmt::format("; {} steps lost (it had reached step {}, the last checkpoint is of step {})",
+                                ended.lost_steps, ended.last_step, job.checkpoint_step);
+  }
+  log_warn("{}: attempt {}: {}", changed.job, changed.attempt, ended.reason);
+  core_.stage(std::move(ended));
+}
+
+}  // namespace th::control

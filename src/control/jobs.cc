@@ -1,0 +1,340 @@
+#include "control/jobs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/units.h"
+#include "launch/rendezvous.h"
+
+namespace th::control {
+namespace {
+
+using ledger::Job;
+using ledger::Slice;
+using ledger::SliceState;
+
+constexpr int64_t kDefaultBatchNs = kHour;  // of a slice made for one job that names no time
+constexpr int64_t kDefaultServeNs = 24 * kHour;
+
+}  // namespace
+
+const request::JobSpec& Jobs::spec_of(const Job& job) {
+  const auto known = specs_.find(job.submitted.job);
+  if (known != specs_.end()) return known->second;
+  auto json = parse_json(job.submitted.spec, "job spec");
+  TH_CHECK(json.has_value());
+  auto spec = request::job_spec_from_json(*json);
+  if (!spec)
+    log_error("job {}: its spec in the ledger is refused: {}", job.submitted.job, spec.error().message);
+  TH_CHECK(spec.has_value());
+  return specs_[job.submitted.job] = *std::move(spec);
+}
+
+Result<std::string> Jobs::choose_series(const request::JobSpec& spec) const {
+  const auto catalogue = fleet::series_catalogue();
+  int64_t most = 0;
+  for (size_t i = 0; i < catalogue.size(); ++i) {
+    const int64_t gpus = core_.fleet().num_gpus(static_cast<fleet::SeriesIndex>(i));
+    if (gpus >= spec.gpus) return std::string(catalogue[i].name);
+    most = std::max(most, gpus);
+  }
+  return fail(Code::kUnsatisfiable,
+              fmt::format("job '{}' asks for {} GPUs; the fleet has {} of one series; ask for at "
+                          "most {}",
+                          spec.name, spec.gpus, most, most));
+}
+
+Result<std::string> Jobs::submit(const request::JobSpec& spec, const std::string& kind) {
+  ledger::JobSubmitted submitted;
+  if (spec.slice) {
+    const Slice* slice = core_.state().find_slice(*spec.slice);
+    if (!slice)
+      return fail(Code::kNotFound,
+                  "slice '" + *spec.slice + "' does not exist; th slice list shows those that do");
+    if (!slice->live() || slice->state == SliceState::kReleasing) {
+      return fail(Code::kFailedPrecondition, fmt::format("slice '{}' is {}; create one with th slice create",
+                                                         *spec.slice, ledger::name_of(slice->state)));
+    }
+    if (spec.gpus > slice->terms.gpus) {
+      return fail(Code::kUnsatisfiable,
+                  fmt::format("job '{}' asks for {} GPUs and slice '{}' has {}; ask for at most {}",
+                              spec.name, spec.gpus, *spec.slice, slice->terms.gpus, slice->terms.gpus));
+    }
+    submitted.slice = slice->terms.slice;
+  } else {
+    TH_TRY(std::string series, choose_series(spec));
+    reserve::Request request{spec.name, spec.gpus, series, spec.duration_ns.value_or(kDefaultBatchNs), 0, {}};
+    auto plan = reserve::decide(core_.snapshot(), request, {}, core_.now_ns());
+    if (!plan && !plan.error().later) return fail(plan.error().error());
+  }
+  submitted.job = fmt::format("job-{}", core_.state().next_job);
+  submitted.name = spec.name, submitted.kind = kind, submitted.gpus = spec.gpus;
+  submitted.spec = dump_json(request::to_json(spec));
+  const std::string id = submitted.job;
+  core_.stage(std::move(submitted));
+  return id;
+}
+
+void Jobs::cancel(const std::string& id, const std::string& end_state, const std::string& reason) {
+  const auto job = core_.state().jobs.find(id);
+  if (job == core_.state().jobs.end() || job->second.ended() || job->second.cancelling()) return;
+  core_.stage(ledger::JobCancelling{id, end_state, reason});
+}
+
+void Jobs::restore() {
+  for (const std::string& id : core_.active_jobs()) {
+    const Job& job = core_.state().jobs.at(id);
+    if (job.attempt == 0) continue;
+    if (Status started = core_.launcher().start(gang_of(job)); !started) {
+      log_error("{}: {}", id, started.error().message);
+      continue;
+    }
+    gangs_.insert(id);
+    core_.launcher().restore_metrics({id, static_cast<int>(job.attempt), 0},
+                                     output_.last_line_no(id, job.attempt));
+    if (!job.attempt_open || job.cancelling()) core_.launcher().stop(id);
+    for (const ledger::Rank& rank : job.ranks) {
+      const ledger::Vm& vm = core_.state().vms.at(rank.place.vm);
+      if (vm.state != ledger::VmState::kDown && vm.state != ledger::VmState::kDeleted) continue;
+      core_.launcher().on_vm_lost(vm.id,
+                                  fmt::format("node {} on host {} is down: {}", vm.id, vm.host, vm.reason));
+    }
+  }
+}
+
+void Jobs::step() {
+  take_events();
+  const auto active = core_.active_jobs();
+  for (const std::string& id : active) step_job(core_.state().jobs.at(id));
+  take_events();
+  // Queues are looked at again when something changed, and once a second, since time itself frees GPUs.
+  if (planned_version_ == core_.version() && core_.monotonic_ns() - planned_ns_ < kSecond) return;
+  plan_slices();
+  std::map<std::string, std::vector<std::string>> queues;
+  for (const std::string& id : core_.active_jobs()) {
+    const Job& job = core_.state().jobs.at(id);
+    const bool queued = !job.attempt_open && !job.attempt_succeeded && !job.cancelling() && !gangs_.count(id);
+    if (queued && !job.slice.empty()) queues[job.slice].push_back(id);
+  }
+  for (const auto& [slice, queue] : queues) plan_in_slice(core_.state().slices.at(slice), queue);
+  planned_version_ = core_.version();
+  planned_ns_ = core_.monotonic_ns();
+}
+
+void Jobs::step_job(const Job& job) {
+  const std::string& id = job.submitted.job;
+  const auto slice = core_.state().slices.find(job.slice);
+  if (!job.cancelling() && slice != core_.state().slices.end()) {
+    const Slice& of = slice->second;
+    if (of.state == SliceState::kFailed) {
+      cancel(id, "failed", fmt::format("slice '{}' could not be made: {}", of.terms.name, of.reason));
+    } else if (!of.live() || of.state == SliceState::kReleasing) {
+      cancel(id, "cancelled", fmt::format("slice '{}' was released: {}", of.terms.name, of.reason));
+    }
+  }
+  const auto limit_ns = spec_of(job).duration_ns;
+  if (limit_ns && job.started_ns > 0 && !job.cancelling() && core_.now_ns() - job.started_ns >= *limit_ns) {
+    cancel(id, "failed", fmt::format("its time limit of {} is over", format_duration(*limit_ns)));
+  }
+  if (job.cancelling()) core_.launcher().stop(id);
+  const bool ending = job.cancelling() || (job.attempt > 0 && !job.attempt_open);
+  if (!ending) return;
+  take_events();
+  if (!gangs_.count(id)) conclude(job);
+}
+
+/// Nothing of the last attempt is left.
+void Jobs::conclude(const Job& job) {
+  const std::string& id = job.submitted.job;
+  if (job.cancelling()) {
+    const StoredLine* result = output_.last(id, "result");
+    core_.stage(ledger::JobFinished{id, job.end_state, job.reason, result ? result->line : ""});
+  } else if (job.attempt_succeeded) {
+    succeed(job);
+  } else if (job.retries_used > spec_of(job).retries) {
+    const std::string text = fmt::format("{}; no retries left ({} used)", job.reason, spec_of(job).retries);
+    core_.stage(ledger::JobFinished{id, "failed", text, ""});
+  }
+  if (!job.ended()) return;
+  waiting_.erase(id), planned_.erase(id), specs_.erase(id);
+  const auto slice = core_.state().slices.find(job.slice);
+  if (slice != core_.state().slices.end() && slice->second.terms.implicit) {
+    static_cast<void>(slices_.release(job.slice, "its job has ended"));
+  }
+}
+
+void Jobs::succeed(const Job& job) {
+  const std::string id = job.submitted.job;
+  const StoredLine* result = output_.last(id, "result");
+  const std::string text = result ? result->line : "";
+  const auto& name = spec_of(job).register_as;
+  if (!name) {
+    core_.stage(ledger::JobFinished{id, "succeeded", "", text});
+    return;
+  }
+  if (registering_.count(id)) return;
+  const std::string dir =
+      text.empty() ? "" : get_string(*parse_json(text, "result"), "model_dir", std::string()).value_or("");
+  if (!node::check_inside_path(dir, "model_dir")) {
+    core_.stage(ledger::JobFinished{
+        id, "failed", "it ended well, but its metrics name no model_dir inside its folder to register",
+        text});
+    return;
+  }
+  registering_.insert(id);
+  const auto known = core_.state().models.find(*name);
+  const std::string version =
+      std::to_string(known == core_.state().models.end() ? 1 : known->second.size() + 1);
+  const std::filesystem::path folder = core_.state_dir() / "jobs" / id / dir;
+  core_.after_commit([this, id, name = *name, version, folder, text] {
+    core_.offload([this, id, name, version, folder, text]() -> std::function<void()> {
+      auto model = core_.registry().import_folder(folder, name, version);
+      return [this, id, text, model] {
+        registering_.erase(id);
+        const Job& current = core_.state().jobs.at(id);
+        if (current.ended() || current.cancelling()) return;
+        if (!model) {
+          core_.stage(ledger::JobFinished{
+              id, "failed", "it ended well, but its model could not be registered: " + model.error().message,
+              text});
+          return;
+        }
+        ledger::ModelRegistered registered{model->name, model->version, model->path.string(),
+                                           id,          model->bytes,   {}};
+        for (const auto& file : model->files)
+          registered.files.push_back({file.name, file.bytes, file.sha256});
+        core_.stage(std::move(registered));
+        core_.stage(ledger::JobFinished{id, "succeeded", "", text});
+        const auto slice = core_.state().slices.find(current.slice);
+        if (slice != core_.state().slices.end() && slice->second.terms.implicit) {
+          static_cast<void>(slices_.release(current.slice, "its job has ended"));
+        }
+      };
+    });
+  });
+}
+
+const Waiting* Jobs::waiting(const std::string& job) const {
+  const auto found = waiting_.find(job);
+  return found == waiting_.end() ? nullptr : &found->second;
+}
+
+void Jobs::note(const std::string& job, Waiting waiting) { waiting_[job] = std::move(waiting); }
+
+void Jobs::note(const std::string& job, const reserve::Refusal& refusal) {
+  Waiting waiting;
+  waiting.code = reserve::reason_name(refusal.reason);
+  waiting.text = refusal.text;
+  if (refusal.later) waiting.estimated_start_ns = refusal.later->start_ns;
+  if (!refusal.changes.empty()) waiting.smallest_change = refusal.changes[0].text;
+  note(job, std::move(waiting));
+}
+
+reserve::Snapshot Jobs::reservations() const {
+  reserve::Snapshot out = core_.snapshot();
+  for (const auto& [job, plan] : planned_) {
+    if (auto next = out.with_claim(reserve::claim_of(plan, job))) out = *std::move(next);
+  }
+  return out;
+}
+
+/// Jobs without a slice get one of their own, in order, with conservative backfill.
+void Jobs::plan_slices() {
+  planned_.clear();
+  std::vector<std::string> ids;
+  std::vector<reserve::Request> requests;
+  for (const std::string& id : core_.active_jobs()) {
+    const Job& job = core_.state().jobs.at(id);
+    if (!job.slice.empty() || job.cancelling()) continue;
+    const request::JobSpec& spec = spec_of(job);
+    const auto series = choose_series(spec);
+    if (!series) continue;
+    const int64_t duration_ns = spec.duration_ns.value_or(job.serves() ? kDefaultServeNs : kDefaultBatchNs);
+    // A minute over the job's own limit, so that it ends by itself and not with the slice.
+    requests.push_back({id, spec.gpus, *series, duration_ns + kMinute, 0, {}});
+    ids.push_back(id);
+  }
+  if (ids.empty()) return;
+  const int64_t now_ns = core_.now_ns();
+  const auto plans = reserve::plan_queue(core_.snapshot_without_suspects(), requests, {}, now_ns);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (plans[i] && plans[i]->start_ns <= now_ns) {
+      slices_.lease_for_job(ids[i], requests[i].series, *plans[i]);
+      waiting_.erase(ids[i]);
+      continue;
+    }
+    if (plans[i]) continue;
+    note(ids[i], plans[i].error());
+    if (plans[i].error().later) planned_[ids[i]] = *plans[i].error().later;
+  }
+}
+
+void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& queue) {
+  const int64_t now_ns = core_.now_ns();
+  if (slice.state != SliceState::kReady) {
+    const int64_t estimate_ns = std::max(slice.terms.start_ns, now_ns);
+    for (const std::string& id : queue) {
+      note(id, {"slice", fmt::format("slice '{}' is {}", slice.terms.name, ledger::name_of(slice.state)), "",
+                estimate_ns});
+    }
+    return;
+  }
+  std::vector<reserve::HostGpus> hosts;
+  for (const ledger::Share& share : slice.terms.hosts) {
+    const ledger::Vm* vm = live_vm(core_.state(), slice, share.host);
+    if (!vm || vm->state != ledger::VmState::kReady) continue;
+    hosts.push_back({*core_.fleet().find_host(share.host), (vm->gpus >= 32 ? ~0u : (1u << vm->gpus) - 1)});
+  }
+  std::sort(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) { return a.host < b.host; });
+  reserve::Snapshot inside = reserve::Snapshot::within(core_.fleet_ptr(), hosts);
+  for (const std::string& id : core_.active_jobs()) {
+    const Job& job = core_.state().jobs.at(id);
+    if (job.slice != slice.terms.slice || (!job.attempt_open && !gangs_.count(id))) continue;
+    std::map<reserve::HostIndex, reserve::GpuMask> used;
+    for (const ledger::Rank& rank : job.ranks) {
+      const auto host = core_.fleet().find_host(core_.state().vms.at(rank.place.vm).host);
+      const auto there =
+          std::find_if(hosts.begin(), hosts.end(), [&](const auto& h) { return host && h.host == *host; });
+      if (there == hosts.end()) continue;
+      for (int64_t gpu : rank.place.gpus) used[*host] |= (1u << gpu) & there->gpus;
+    }
+    reserve::Claim claim{id, now_ns, slice.terms.end_ns, {}};
+    const auto limit_ns = spec_of(job).duration_ns;
+    if (limit_ns)
+      claim.end_ns = std::clamp(job.started_ns + *limit_ns, now_ns + kSecond, slice.terms.end_ns + kSecond);
+    for (const auto& [host, gpus] : used) {
+      if (gpus) claim.hosts.push_back({host, gpus});
+    }
+    if (claim.hosts.empty()) continue;
+    if (auto next = inside.with_claim(claim)) inside = *std::move(next);
+  }
+  std::vector<reserve::Request> requests;
+  for (const std::string& id : queue) {
+    const Job& job = core_.state().jobs.at(id);
+    const int64_t left_ns = slice.terms.end_ns - now_ns;
+    requests.push_back(
+        {id, job.submitted.gpus, "", std::min(left_ns, spec_of(job).duration_ns.value_or(left_ns)), 0, {}});
+  }
+  const auto plans = reserve::plan_queue(inside, requests, {}, now_ns);
+  const std::string repair = slices_.repair_note(slice.terms.slice);
+  for (size_t i = 0; i < queue.size(); ++i) {
+    const Job& job = core_.state().jobs.at(queue[i]);
+    if (plans[i] && plans[i]->start_ns <= now_ns && (!job.serves() || plans[i]->hosts.size() == 1)) {
+      start_attempt(job, slice, *plans[i]);
+      continue;
+    }
+    if (plans[i]) {
+      note(queue[i], {"busy", "its GPUs have to be on one node, and no node has enough free ones", "", 0});
+      continue;
+    }
+    note(queue[i], plans[i].error());
+    if (!repair.empty())
+      waiting_[queue[i]].text += fmt::format("; slice '{}' is degraded: {}", slice.terms.name, repair);
+  }
+}
+
+}  // namespace th::control

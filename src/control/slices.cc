@@ -1,0 +1,314 @@
+#include "control/slices.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "base/units.h"
+
+namespace th::control {
+namespace {
+
+using ledger::Share;
+using ledger::Slice;
+using ledger::SliceState;
+using ledger::Vm;
+using ledger::VmState;
+
+constexpr int64_t kHoldNs = 60 * kSecond;
+constexpr int64_t kStartTimeoutNs = 60 * kSecond;
+constexpr int64_t kRepairIntervalNs = kSecond;
+constexpr int64_t kCreateTimeoutNs = 30 * kSecond;
+constexpr int64_t kRemoveTimeoutNs = 30 * kSecond;
+
+std::vector<Share> shares_of(const reserve::Plan& plan, const fleet::Fleet& fleet) {
+  std::vector<Share> out;
+  for (const reserve::HostGpus& part : plan.hosts) {
+    const fleet::Host& host = fleet.host(part.host);
+    const fleet::Rack& rack = fleet.rack(host.rack);
+    const std::string& leaf = fleet.switches()[static_cast<size_t>(rack.leaf_switch)].id;
+    out.push_back({host.id, rack.id, leaf, std::popcount(part.gpus)});
+  }
+  return out;
+}
+
+/// Names that ids have: they would be found in place of each other.
+bool looks_like_id(const std::string& name) {
+  for (std::string_view prefix : {"slice-", "job-", "key-"}) {
+    if (name.starts_with(prefix) && name.find_first_not_of("0123456789", prefix.size()) == std::string::npos)
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Result<reserve::Plan> Slices::offer(const request::SliceSpec& spec,
+                                    const reserve::Snapshot& reservations) const {
+  auto plan = reserve::decide(reservations, reserve::request_of(spec), {}, core_.now_ns());
+  if (plan) return *std::move(plan);
+  if (plan.error().later) return *plan.error().later;
+  return fail(plan.error().error());
+}
+
+Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations) {
+  if (looks_like_id(spec.name)) {
+    return fail(Code::kInvalidArgument,
+                "name '" + spec.name + "' looks like an id of the controller; choose another");
+  }
+  const Slice* same = core_.state().find_slice(spec.name);
+  if (same && same->live()) {
+    return fail(Code::kAlreadyExists,
+                fmt::format("slice '{}' exists and is {}; release it first, or choose another name",
+                            spec.name, ledger::name_of(same->state)));
+  }
+  auto plan = reserve::decide(reservations, reserve::request_of(spec), {}, core_.now_ns());
+  if (!plan) return fail(plan.error().error());
+  const std::string id = fmt::format("slice-{}", core_.state().next_slice);
+  hold_plan(id, spec.name, spec.series, false, *plan);
+  return id;
+}
+
+std::string Slices::lease_for_job(const std::string& job, const std::string& series,
+                                  const reserve::Plan& plan) {
+  const std::string id = fmt::format("slice-{}", core_.state().next_slice);
+  hold_plan(id, job, series, true, plan);
+  core_.stage(ledger::SliceCommitted{id, {}});
+  return id;
+}
+
+void Slices::hold_plan(const std::string& id, const std::string& name, const std::string& series,
+                       bool implicit, const reserve::Plan& plan) {
+  ledger::SliceHeld held;
+  held.slice = id, held.name = name, held.series = series, held.placement = plan.explanation;
+  held.implicit = implicit, held.gpus = plan.gpus;
+  held.start_ns = plan.start_ns, held.end_ns = plan.end_ns;
+  held.microusd_per_gpu_hour = plan.microusd_per_gpu_hour, held.price_microusd = plan.price_microusd;
+  held.hold_expires_ns = core_.now_ns() + kHoldNs;
+  held.hosts = shares_of(plan, core_.fleet());
+  core_.stage(std::move(held));
+}
+
+Status Slices::commit(const std::string& name) {
+  const Slice* slice = core_.state().find_slice(name);
+  if (!slice)
+    return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
+  if (slice->state == SliceState::kStarting || slice->state == SliceState::kReady) return {};
+  if (slice->state != SliceState::kHeld || slice->terms.hold_expires_ns <= core_.now_ns()) {
+    return fail(
+        Code::kFailedPrecondition,
+        fmt::format("slice '{}' is {}: only a slice that is held can be committed; create it again", name,
+                    slice->state == SliceState::kHeld ? "expired" : ledger::name_of(slice->state)));
+  }
+  core_.stage(ledger::SliceCommitted{slice->terms.slice, {}});
+  return {};
+}
+
+Status Slices::release(const std::string& name, const std::string& reason) {
+  const Slice* slice = core_.state().find_slice(name);
+  if (!slice)
+    return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
+  if (!slice->live() || slice->state == SliceState::kReleasing) return {};
+  core_.stage(ledger::SliceReleasing{slice->terms.slice, reason});
+  return {};
+}
+
+void Slices::step() {
+  core_.extend_overdue_claims();
+  const auto active = core_.active_slices();
+  for (const std::string& id : active) step_slice(core_.state().slices.at(id));
+}
+
+void Slices::step_slice(const Slice& slice) {
+  const std::string& id = slice.terms.slice;
+  const int64_t now_ns = core_.now_ns();
+  if (slice.state == SliceState::kHeld && now_ns >= slice.terms.hold_expires_ns) {
+    core_.stage(ledger::SliceExpired{id, "the hold was not committed in time"});
+  } else if (slice.state == SliceState::kStarting || slice.state == SliceState::kReady) {
+    if (now_ns >= slice.terms.end_ns) {
+      core_.stage(ledger::SliceReleasing{id, "its time is over"});
+    } else if (slice.state == SliceState::kStarting) {
+      start(slice);
+    } else {
+      repair(slice);
+    }
+  }
+  if (slice.state == SliceState::kReleasing) finish_release(slice);
+  create_requested(slice);
+  delete_unwanted(slice);
+}
+
+void Slices::start(const Slice& slice) {
+  const std::string& id = slice.terms.slice;
+  if (core_.now_ns() < slice.terms.start_ns) return;
+  if (slice.vms.empty()) {
+    const std::vector<Share> hosts = slice.terms.hosts;
+    for (const Share& share : hosts) request_vm(slice, share);
+    return;
+  }
+  bool all_ready = true;
+  for (const std::string& name : slice.vms) {
+    const Vm& vm = core_.state().vms.at(name);
+    if (vm.state == VmState::kDown) {
+      core_.stage(ledger::SliceFailed{id, fmt::format("node {} on host {}: {}", vm.id, vm.host, vm.reason)});
+      return;
+    }
+    if (vm.state != VmState::kReady && core_.now_ns() - vm.requested_ns > kStartTimeoutNs) {
+      core_.stage(ledger::SliceFailed{id, fmt::format("node {} on host {} did not come up within {}", vm.id,
+                                                      vm.host, format_duration(kStartTimeoutNs))});
+      return;
+    }
+    all_ready = all_ready && vm.state == VmState::kReady;
+  }
+  if (all_ready) core_.stage(ledger::SliceReady{id, {}});
+}
+
+void Slices::request_vm(const Slice& slice, const Share& share) {
+  // A name is never used twice, so that a late word of an old VM cannot be taken for a new one's.
+  const std::string base = slice.terms.name.substr(0, 48);
+  int n = 0;
+  while (core_.state().vms.count(fmt::format("{}-{}", base, n))) ++n;
+  core_.stage(ledger::VmRequested{fmt::format("{}-{}", base, n), slice.terms.slice, share.host, share.gpus});
+}
+
+void Slices::repair(const Slice& slice) {
+  const std::string& id = slice.terms.slice;
+  const ledger::State& state = core_.state();
+  const auto lost = std::find_if(slice.terms.hosts.begin(), slice.terms.hosts.end(), [&](const Share& share) {
+    return live_vm(state, slice, share.host) == nullptr;
+  });
+  if (lost == slice.terms.hosts.end()) {
+    repair_notes_.erase(id);
+    return;
+  }
+  int64_t& next_ns = next_repair_ns_[id];
+  if (core_.monotonic_ns() < next_ns) return;
+  next_ns = core_.monotonic_ns() + kRepairIntervalNs;
+  const Share share = *lost;
+  reserve::Request request;
+  request.name = slice.terms.name, request.gpus = share.gpus, request.series = slice.terms.series;
+  request.duration_ns = slice.terms.end_ns - core_.now_ns();
+  reserve::Policy policy;
+  policy.find_changes = false;
+  auto plan = reserve::decide(core_.snapshot_without_suspects(), request, policy, core_.now_ns());
+  if (!plan) {
+    repair_notes_[id] =
+        fmt::format("no other host can take the place of {} now: {}", share.host, plan.error().text);
+    return;
+  }
+  const std::vector<Share> replacement = shares_of(*plan, core_.fleet());
+  if (replacement.size() != 1 || replacement[0].gpus != share.gpus) {
+    repair_notes_[id] = fmt::format("no single host has the {} GPUs that {} had", share.gpus, share.host);
+    return;
+  }
+  repair_notes_.erase(id);
+  core_.stage(ledger::SliceHostReplaced{id, share.host, replacement[0]});
+  request_vm(slice, replacement[0]);
+}
+
+void Slices::finish_release(const Slice& slice) {
+  const bool vms_left = std::any_of(slice.vms.begin(), slice.vms.end(), [&](const std::string& vm) {
+    return core_.state().vms.at(vm).state != VmState::kDeleted;
+  });
+  if (vms_left || jobs_left(slice.terms.slice) || creating_.count(slice.terms.slice)) return;
+  core_.stage(ledger::SliceReleased{slice.terms.slice, {}});
+  next_repair_ns_.erase(slice.terms.slice);
+  repair_notes_.erase(slice.terms.slice);
+}
+
+bool Slices::jobs_left(const std::string& slice) const {
+  return std::any_of(core_.active_jobs().begin(), core_.active_jobs().end(),
+                     [&](const std::string& job) { return core_.state().jobs.at(job).slice == slice; });
+}
+
+void Slices::create_requested(const Slice& slice) {
+  const std::string id = slice.terms.slice;
+  if (creating_.count(id)) return;
+  cloud::CreateVms request;
+  std::vector<std::string> names;
+  for (const std::string& name : slice.vms) {
+    const Vm& vm = core_.state().vms.at(name);
+    if (vm.state != VmState::kRequested) continue;
+    cloud::VmSpec spec;
+    spec.vm = vm.id, spec.host = vm.host, spec.series = slice.terms.series,
+    spec.gpus = static_cast<int>(vm.gpus);
+    request.vms.push_back(std::move(spec));
+    names.push_back(vm.id);
+    // The first gang is made as a whole; a replacement is one of its own.
+    if (slice.state != SliceState::kStarting) break;
+  }
+  if (names.empty()) return;
+  request.client_token = slice.state == SliceState::kStarting ? id : names[0];
+  creating_.insert(id);
+  core_.after_commit([this, id, names, request] {
+    core_.offload([this, id, names, request]() -> std::function<void()> {
+      auto made = core_.provider().create(request, kCreateTimeoutNs);
+      return [this, id, names, made] { created(id, names, made); };
+    });
+  });
+}
+
+void Slices::created(const std::string& slice_id, const std::vector<std::string>& vms,
+                     const Result<std::vector<cloud::VmState>>& made) {
+  creating_.erase(slice_id);
+  if (made) {
+    for (const cloud::VmState& vm : *made) core_.stage(ledger::VmUp{vm.vm, vm.node_token_sha256});
+    return;
+  }
+  const Slice& slice = core_.state().slices.at(slice_id);
+  const std::string reason = "could not be created: " + made.error().message;
+  log_warn("slice {}: {}", slice.terms.name, reason);
+  if (slice.state == SliceState::kStarting) core_.stage(ledger::SliceFailed{slice_id, "its VMs " + reason});
+  for (const std::string& vm : vms) {
+    core_.suspect_host(core_.state().vms.at(vm).host);
+    core_.stage(ledger::NodeDown{vm, reason});
+    core_.stage(ledger::VmDeleted{vm});
+  }
+}
+
+void Slices::node_down(const std::string& name, const std::string& reason) {
+  const Vm& vm = core_.state().vms.at(name);
+  core_.suspect_host(vm.host);
+  log_warn("node {} on host {} is down: {}", name, vm.host, reason);
+  const std::string text = fmt::format("node {} on host {} is down: {}", name, vm.host, reason);
+  core_.stage(ledger::NodeDown{name, reason});
+  core_.launcher().on_vm_lost(name, text);
+}
+
+void Slices::delete_unwanted(const Slice& slice) {
+  const bool wanted = slice.state == SliceState::kStarting || slice.state == SliceState::kReady ||
+                      (slice.state == SliceState::kReleasing && jobs_left(slice.terms.slice));
+  if (creating_.count(slice.terms.slice)) return;
+  for (const std::string& name : slice.vms) {
+    const Vm& vm = core_.state().vms.at(name);
+    if (vm.state == VmState::kDeleted || (wanted && vm.state != VmState::kDown)) continue;
+    if (auto again = removing_.find(name); again != removing_.end() && core_.monotonic_ns() < again->second)
+      continue;
+    removing_[name] = INT64_MAX;
+    core_.after_commit([this, name] {
+      core_.offload([this, name]() -> std::function<void()> {
+        Status removed = core_.provider().remove(name, kRemoveTimeoutNs);
+        return [this, name, removed] {
+          if (!removed) {
+            log_warn("VM {}: could not be deleted: {}; trying again", name, removed.error().message);
+            removing_[name] = core_.monotonic_ns() + kSecond;
+            return;
+          }
+          removing_.erase(name);
+          core_.stage(ledger::VmDeleted{name});
+          core_.launcher().on_vm_lost(name, "node " + name + " was deleted");
+        };
+      });
+    });
+  }
+}
+
+std::string Slices::repair_note(const std::string& slice) const {
+  const auto note = repair_notes_.find(slice);
+  return note == repair_notes_.end() ? std::string() : note->second;
+}
+
+}  // namespace th::control

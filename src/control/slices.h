@@ -1,0 +1,58 @@
+#pragma once
+// Slices: offered, held, committed, made real all or none, handed over, repaired, released. Thread: the loop
+// only.
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "base/result.h"
+#include "control/core.h"
+#include "request/slice_spec.h"
+
+namespace th::control {
+
+class Slices {
+ public:
+  explicit Slices(Core& core) : core_(core) {}
+
+  /// What a slice would be, now or at its earliest; `reservations`: of those who asked earlier. Nothing is
+  /// kept.
+  Result<reserve::Plan> offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const;
+  /// Keeps the offer's hosts for a while. Returns the slice's id. Errors: kAlreadyExists, those of a refusal.
+  Result<std::string> hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations);
+  /// Held and committed at once, for one job. Returns the slice's id.
+  std::string lease_for_job(const std::string& job, const std::string& series, const reserve::Plan& plan);
+  Status commit(const std::string& name);
+  /// Its VMs are deleted once nothing runs on them any more. Releasing what is released is a success.
+  Status release(const std::string& name, const std::string& reason);
+
+  /// Moves every slice on as far as it can. Called after each batch.
+  void step();
+  /// The VM is gone: its host is avoided for a while. `reason` starts with the cause: "process 4711 is gone".
+  void node_down(const std::string& vm, const std::string& reason);
+  /// Why a slice that lost a node is not whole again; empty when it is, or is being repaired.
+  std::string repair_note(const std::string& slice) const;
+
+ private:
+  void hold_plan(const std::string& id, const std::string& name, const std::string& series, bool implicit,
+                 const reserve::Plan& plan);
+  void step_slice(const ledger::Slice& slice);
+  void start(const ledger::Slice& slice);
+  void repair(const ledger::Slice& slice);
+  void finish_release(const ledger::Slice& slice);
+  void create_requested(const ledger::Slice& slice);
+  void created(const std::string& slice, const std::vector<std::string>& vms,
+               const Result<std::vector<cloud::VmState>>& made);
+  void delete_unwanted(const ledger::Slice& slice);
+  void request_vm(const ledger::Slice& slice, const ledger::Share& share);
+  bool jobs_left(const std::string& slice) const;
+
+  Core& core_;
+  std::set<std::string> creating_;           // slices with a create() under way
+  std::map<std::string, int64_t> removing_;  // VM → monotonic time before which remove() is not repeated
+  std::map<std::string, int64_t> next_repair_ns_;  // slice → monotonic time
+  std::map<std::string, std::string> repair_notes_;
+};
+
+}  // namespace th::control
