@@ -65,6 +65,7 @@ Fleet::Fleet(FleetParts parts) : parts_(std::move(parts)) {
 
 void Fleet::fill_in() {
   for (Rack& rack : parts_.racks) rack.num_hosts = 0, rack.full_w = 0;
+  num_gpus_.assign(parts_.sites.size() * series_catalogue().size(), 0);
   for (size_t i = 0; i < parts_.hosts.size(); ++i) {
     Host& host = parts_.hosts[i];
     Rack& rack = parts_.racks[static_cast<size_t>(host.rack)];
@@ -73,6 +74,8 @@ void Fleet::fill_in() {
     host.gpus = series.gpus_per_host;
     if (rack.num_hosts++ == 0) rack.first_host = static_cast<HostIndex>(i);
     rack.full_w += series.host_full_w();
+    num_gpus_[static_cast<size_t>(rack.site) * series_catalogue().size() +
+              static_cast<size_t>(host.series)] += host.gpus;
     bool is_new = host_by_id_.emplace(host.id, static_cast<HostIndex>(i)).second;
     TH_CHECK(is_new);
   }
@@ -98,10 +101,8 @@ Result<HostIndex> Fleet::find_host(std::string_view id) const {
               fmt::format("host '{}' is not in fleet '{}'{}", id, parts_.name, did_you_mean(id, ids)));
 }
 
-int64_t Fleet::num_gpus(SeriesIndex series) const {
-  int64_t gpus = 0;
-  for (const Host& host : parts_.hosts) gpus += host.series == series ? host.gpus : 0;
-  return gpus;
+int64_t Fleet::num_gpus(SiteIndex site, SeriesIndex series) const {
+  return num_gpus_[static_cast<size_t>(site) * series_catalogue().size() + static_cast<size_t>(series)];
 }
 
 Result<Fleet> generate_fleet(const GenerateOptions& options) {

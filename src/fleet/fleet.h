@@ -105,14 +105,15 @@ class Fleet {
 
   /// Errors: kNotFound, with the nearest id. Cost: O(1).
   Result<HostIndex> find_host(std::string_view id) const;
-  /// GPUs of one series that exist, in use or not.
-  int64_t num_gpus(SeriesIndex series) const;
+  /// GPUs of one series that exist in a site, in use or not. Cost: O(1).
+  int64_t num_gpus(SiteIndex site, SeriesIndex series) const;
 
  private:
   void fill_in();
 
   FleetParts parts_;
   std::vector<Leaf> leaves_;
+  std::vector<int64_t> num_gpus_;  // [site * series in the catalogue + series]
   std::unordered_map<std::string, HostIndex> host_by_id_;
 };
 
