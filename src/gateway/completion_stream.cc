@@ -112,10 +112,12 @@ Status CompletionStream::take(std::string_view data, std::vector<Json>& out) {
   if (choices == chunk.end() || !choices->is_array()) {
     return fail(Code::kInternal, "the replica sent an event without 'choices'");
   }
+  Json list = std::move(*choices);
   if (!options_.pass_usage) chunk.erase("usage");
-  if (choices->empty() && options_.pass_usage && has_usage_) out.push_back(chunk);
-  // erase() moved what comes after "usage"
-  Json list = std::move(chunk["choices"]);
+  if (list.empty() && options_.pass_usage && has_usage_) {
+    chunk["choices"] = Json::array();
+    out.push_back(chunk);
+  }
   for (Json& choice : list) {
     TH_TRY(int64_t index, get_int(choice, "index"));
     if (index < 0 || index >= options_.choices)

@@ -1,0 +1,420 @@
+#include "gateway/gateway.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+#include "base/env.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "gateway/controller_link.h"
+#include "gateway/relay.h"
+#include "http/server.h"
+
+namespace th::gateway {
+
+namespace {
+
+constexpr int kServerThreads = 2;
+constexpr int64_t kFlushNs = 2 * kSecond;
+constexpr size_t kRequestIdDigits = 24;
+
+/// Counts requests in flight; a permit gives its place back when it is destroyed.
+class InFlight : public std::enable_shared_from_this<InFlight> {
+ public:
+  /// nullptr: no place is left.
+  std::shared_ptr<void> admit(const std::string& deployment, int64_t max_total, int64_t max_of_deployment) {
+    std::lock_guard lock(mutex_);
+    int64_t& of_deployment = of_deployment_[deployment];
+    if (total_ >= max_total || of_deployment >= max_of_deployment) return nullptr;
+    ++total_;
+    ++of_deployment;
+    return std::shared_ptr<void>(
+        this, [self = shared_from_this(), deployment](void*) { self->release(deployment); });
+  }
+  int64_t total() const {
+    std::lock_guard lock(mutex_);
+    return total_;
+  }
+
+ private:
+  void release(const std::string& deployment) {
+    std::lock_guard lock(mutex_);
+    --total_;
+    if (--of_deployment_[deployment] == 0) of_deployment_.erase(deployment);
+  }
+  mutable std::mutex mutex_;
+  int64_t total_ = 0;
+  std::map<std::string, int64_t> of_deployment_;
+};
+
+ApiError invalid_key(bool missing) {
+  return {
+      .status = 401,
+      .type = "invalid_request_error",
+      .code = "invalid_api_key",
+      .message =
+          missing
+              ? "No API key was given: send it as 'Authorization: Bearer KEY' or, on the Azure routes, as "
+                "'api-key: KEY'."
+              : "Incorrect API key provided. Keys are made with `th key create`.",
+      .param = {},
+      .retry_after_ns = 0};
+}
+
+ApiError unknown_deployment(Api api, const std::string& name) {
+  std::string shown = check_name(name, "deployment") ? name : "(not a valid name)";
+  if (api == Api::kAzure) {
+    return {.status = 404,
+            .type = "invalid_request_error",
+            .code = "DeploymentNotFound",
+            .message = fmt::format("The API deployment '{}' for this resource does not exist.", shown),
+            .param = {},
+            .retry_after_ns = 0};
+  }
+  return {
+      .status = 404,
+      .type = "invalid_request_error",
+      .code = "model_not_found",
+      .message = fmt::format("The model '{}' does not exist: there is no deployment of this name.", shown),
+      .param = "model",
+      .retry_after_ns = 0};
+}
+
+ApiError unavailable(std::string code, std::string message, int64_t retry_after_ns) {
+  return {.status = 503,
+          .type = "server_error",
+          .code = std::move(code),
+          .message = std::move(message),
+          .param = {},
+          .retry_after_ns = retry_after_ns};
+}
+
+ApiError too_many(std::string type, std::string message, int64_t retry_after_ns) {
+  return {.status = 429,
+          .type = std::move(type),
+          .code = "rate_limit_exceeded",
+          .message = std::move(message),
+          .param = {},
+          .retry_after_ns = retry_after_ns};
+}
+
+http::Headers rate_limit_headers(const Quotas::Decision& decision) {
+  if (decision.limit_tokens == 0) return {};
+  return {{"x-ratelimit-limit-tokens", std::to_string(decision.limit_tokens)},
+          {"x-ratelimit-remaining-tokens", std::to_string(decision.remaining_tokens)},
+          {"x-ratelimit-reset-tokens", format_duration(decision.reset_ns)}};
+}
+
+Json model_json(Api api, const Deployment& deployment) {
+  if (api == Api::kOpenAi) {
+    return {{"id", deployment.name}, {"object", "model"}, {"created", 0}, {"owned_by", "thunderhead"}};
+  }
+  return {{"id", deployment.name},
+          {"object", "model"},
+          {"created_at", 0},
+          {"status", "succeeded"},
+          {"lifecycle_status", "generally-available"},
+          {"capabilities",
+           {{"fine_tune", false},
+            {"inference", true},
+            {"completion", true},
+            {"chat_completion", true},
+            {"embeddings", false}}}};
+}
+
+}  // namespace
+
+class Gateway::Impl {
+ public:
+  static Result<std::unique_ptr<Impl>> start(GatewayOptions options);
+  ~Impl();
+
+  uint16_t port() const { return server_->port(); }
+  bool drain(int64_t timeout_ns);
+
+ private:
+  Impl(GatewayOptions options, FileLock lock, std::unique_ptr<UsageJournal> journal)
+      : options_(std::move(options)), lock_(std::move(lock)), journal_(std::move(journal)) {}
+  Status begin();
+
+  http::Router routes();
+  void complete(Api api, Endpoint endpoint, http::Request request, http::Responder responder);
+  std::optional<http::Response> admit(RelayJob& job, const Deployment& deployment);
+  /// The key's id, or the refusal.
+  tl::expected<std::string, ApiError> authenticate(const http::Request& request,
+                                                   const GatewayConfig& config) const;
+  void refuse(const http::Responder& responder, const http::Headers& headers, const ApiError& error);
+  void list_models(Api api, const http::Request& request, const http::Responder& responder);
+  void show_model(const http::Request& request, const http::Responder& responder);
+  void health(const http::Responder& responder) const;
+  void metrics(const http::Responder& responder) const;
+
+  const GatewayOptions options_;
+  FileLock lock_;
+  std::unique_ptr<UsageJournal> journal_;
+  std::unique_ptr<ControllerLink> link_;
+  std::unique_ptr<DelayQueue> delays_ = std::make_unique<DelayQueue>();
+  std::unique_ptr<http::Client> client_ = std::make_unique<http::Client>(1);
+  ReplicaPool replicas_;
+  Quotas quotas_;
+  Metrics metrics_;
+  std::shared_ptr<InFlight> in_flight_ = std::make_shared<InFlight>();
+  std::atomic<bool> draining_ = false;
+  std::unique_ptr<RelayContext> relays_;
+  std::unique_ptr<http::Server> server_;
+};
+
+Result<std::unique_ptr<Gateway::Impl>> Gateway::Impl::start(GatewayOptions options) {
+  std::error_code error;
+  std::filesystem::create_directories(options.state_dir, error);
+  if (error) return fail(errno_error(options.state_dir.string(), error.value()));
+  Result<FileLock> lock = FileLock::acquire(options.state_dir / "gateway.lock");
+  if (!lock && lock.error().code == Code::kAlreadyExists) {
+    return fail(Code::kAlreadyExists,
+                fmt::format("another gateway runs on state folder {}: {}; stop it or choose another "
+                            "--state",
+                            options.state_dir.string(), lock.error().message));
+  }
+  if (!lock) return fail(lock.error());
+  TH_TRY(auto journal, UsageJournal::open(options.state_dir / "usage.journal"));
+  std::unique_ptr<Impl> impl(new Impl(std::move(options), *std::move(lock), std::move(journal)));
+  TH_RETURN_IF_ERROR(impl->begin());
+  return impl;
+}
+
+Status Gateway::Impl::begin() {
+  ControllerLinkOptions link{.url = options_.controller_url,
+                             .token_file = options_.token_file,
+                             .config_file = options_.state_dir / "gateway-config.json"};
+  while (link.url.ends_with('/')) link.url.pop_back();
+  TH_TRY(link_, ControllerLink::open(std::move(link), *journal_));
+  relays_.reset(new RelayContext{.client = *client_,
+                                 .replicas = replicas_,
+                                 .quotas = quotas_,
+                                 .journal = *journal_,
+                                 .delays = *delays_,
+                                 .metrics = metrics_,
+                                 .config = [this] { return link_->config(); },
+                                 .replica_wait_ns = options_.replica_wait_ns,
+                                 .replica_idle_ns = options_.replica_idle_ns});
+  http::ServerOptions server;
+  server.address = options_.address;
+  server.port = options_.port;
+  server.threads = kServerThreads;
+  // Twice the limit, so that a body that is somewhat too large gets an answer in the API's own words.
+  server.max_body_bytes = 2 * options_.max_body_bytes;
+  TH_TRY(server_, http::Server::start(server, routes()));
+  link_->start();
+  return {};
+}
+
+Gateway::Impl::~Impl() {
+  draining_ = true;
+  if (relays_) relays_->stopping = true;
+  server_.reset();  // its clients are gone then, and with them the wish for what is under way
+  client_.reset();
+  delays_.reset();
+  link_.reset();
+  journal_.reset();
+}
+
+bool Gateway::Impl::drain(int64_t timeout_ns) {
+  draining_ = true;
+  int64_t until_ns = Env::real().monotonic_ns() + timeout_ns;
+  while (in_flight_->total() > 0 && Env::real().monotonic_ns() < until_ns) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  bool done = in_flight_->total() == 0;
+  link_->flush(kFlushNs);
+  return done;
+}
+
+http::Router Gateway::Impl::routes() {
+  http::Router router;
+  auto complete_by = [&](const char* pattern, Api api, Endpoint endpoint) {
+    router.add("POST", pattern, [this, api, endpoint](http::Request request, http::Responder responder) {
+      complete(api, endpoint, std::move(request), std::move(responder));
+    });
+  };
+  complete_by("/openai/deployments/{deployment}/completions", Api::kAzure, Endpoint::kCompletions);
+  complete_by("/openai/deployments/{deployment}/chat/completions", Api::kAzure, Endpoint::kChat);
+  complete_by("/v1/completions", Api::kOpenAi, Endpoint::kCompletions);
+  complete_by("/v1/chat/completions", Api::kOpenAi, Endpoint::kChat);
+  router.add("GET", "/v1/models", [this](http::Request request, http::Responder responder) {
+    list_models(Api::kOpenAi, request, responder);
+  });
+  router.add("GET", "/v1/models/{model}",
+             [this](http::Request request, http::Responder responder) { show_model(request, responder); });
+  router.add("GET", "/openai/models", [this](http::Request request, http::Responder responder) {
+    list_models(Api::kAzure, request, responder);
+  });
+  router.add("GET", "/health", [this](http::Request, http::Responder responder) { health(responder); });
+  router.add("GET", "/metrics", [this](http::Request, http::Responder responder) { metrics(responder); });
+  return router;
+}
+
+tl::expected<std::string, ApiError> Gateway::Impl::authenticate(const http::Request& request,
+                                                                const GatewayConfig& config) const {
+  std::optional<std::string> key = request.header("api-key");
+  if (!key) key = request.bearer();
+  if (!key || key->empty()) return tl::unexpected(invalid_key(true));
+  const std::string* id = config.key_id(*key);
+  if (id == nullptr) return tl::unexpected(invalid_key(false));
+  return *id;
+}
+
+void Gateway::Impl::refuse(const http::Responder& responder, const http::Headers& headers,
+                           const ApiError& error) {
+  metrics_.count_refusal(error.status);
+  http::Response response = api_error_response(error);
+  response.headers.insert(response.headers.end(), headers.begin(), headers.end());
+  responder.send(std::move(response));
+}
+
+void Gateway::Impl::complete(Api api, Endpoint endpoint, http::Request request, http::Responder responder) {
+  RelayJob job;
+  job.api = api;
+  job.start_ns = Env::real().monotonic_ns();
+  job.headers = {{"x-request-id", random_token().substr(0, kRequestIdDigits)}};
+  if (api == Api::kAzure) job.headers.emplace_back("apim-request-id", job.headers.front().second);
+  ConfigSnapshot config = link_->config();
+  auto key_id = authenticate(request, *config);
+  if (!key_id) return refuse(responder, job.headers, key_id.error());
+  job.key_id = *std::move(key_id);
+  if (api == Api::kAzure) {
+    if (auto error = check_api_version(request)) return refuse(responder, job.headers, *error);
+    job.deployment = request.params["deployment"];
+    if (config->find(job.deployment) == nullptr)
+      return refuse(responder, job.headers, unknown_deployment(api, job.deployment));
+  }
+  if (request.body.size() > options_.max_body_bytes) {
+    return refuse(responder, job.headers,
+                  {.status = 413,
+                   .type = "invalid_request_error",
+                   .code = "request_too_large",
+                   .message = fmt::format("The request body has {}; at most {} are taken.",
+                                          format_bytes(static_cast<int64_t>(request.body.size())),
+                                          format_bytes(static_cast<int64_t>(options_.max_body_bytes))),
+                   .param = {},
+                   .retry_after_ns = 0});
+  }
+  auto parsed = parse_completion_request(endpoint, request.body, job.deployment);
+  if (!parsed) return refuse(responder, job.headers, parsed.error());
+  job.request = *std::move(parsed);
+  job.deployment = job.request.model;
+  const Deployment* deployment = config->find(job.deployment);
+  if (deployment == nullptr) return refuse(responder, job.headers, unknown_deployment(api, job.deployment));
+  if (auto refusal = admit(job, *deployment)) {
+    metrics_.count_request(job.deployment, refusal->status, Env::real().monotonic_ns() - job.start_ns);
+    refusal->headers.insert(refusal->headers.end(), job.headers.begin(), job.headers.end());
+    return responder.send(*std::move(refusal));
+  }
+  Relay::start(*relays_, std::move(job), std::move(responder));
+}
+
+/// All that can refuse a good request to a deployment; what costs nothing to take back comes first.
+std::optional<http::Response> Gateway::Impl::admit(RelayJob& job, const Deployment& deployment) {
+  if (draining_)
+    return api_error_response(unavailable("draining", "The gateway is stopping; try again.", kSecond));
+  if (!journal_->healthy()) {
+    return api_error_response(unavailable(
+        "usage_not_recorded", "Usage cannot be written to the gateway's disk at the moment; try again later.",
+        5 * kSecond));
+  }
+  if (deployment.replicas.empty()) {
+    return api_error_response(unavailable(
+        "no_replica_ready", fmt::format("No replica of deployment '{}' is ready; try again.", job.deployment),
+        2 * kSecond));
+  }
+  job.filter = deployment.filter;
+  if (!job.filter->off()) {
+    job.prompt_verdict = job.filter->check(job.request.prompt_text);
+    if (job.prompt_verdict.blocked) return content_filter_response(*job.filter, job.prompt_verdict);
+  }
+  std::string().swap(job.request.prompt_text);
+  job.permit =
+      in_flight_->admit(job.deployment, options_.max_in_flight, options_.max_in_flight_per_deployment);
+  if (!job.permit) {
+    return api_error_response(too_many("requests",
+                                       fmt::format("Too many requests to deployment '{}' are under way; try "
+                                                   "again.",
+                                                   job.deployment),
+                                       kSecond));
+  }
+  Quotas::Decision decision = quotas_.take(deployment.name, deployment.tokens_per_minute,
+                                           job.request.estimated_tokens, Env::real().monotonic_ns());
+  http::Headers limits = rate_limit_headers(decision);
+  job.headers.insert(job.headers.end(), limits.begin(), limits.end());
+  if (decision.admitted) return std::nullopt;
+  return api_error_response(too_many(
+      "tokens",
+      fmt::format(
+          "Deployment '{}' is at its limit of {} tokens a minute: the request needs about {}, {} are left.",
+          job.deployment, decision.limit_tokens, job.request.estimated_tokens, decision.remaining_tokens),
+      decision.retry_after_ns));
+}
+
+void Gateway::Impl::list_models(Api api, const http::Request& request, const http::Responder& responder) {
+  ConfigSnapshot config = link_->config();
+  auto key_id = authenticate(request, *config);
+  if (!key_id) return refuse(responder, {}, key_id.error());
+  if (api == Api::kAzure) {
+    if (auto error = check_api_version(request)) return refuse(responder, {}, *error);
+  }
+  Json data = Json::array();
+  for (const auto& [name, deployment] : config->deployments) data.push_back(model_json(api, deployment));
+  responder.send({{"object", "list"}, {"data", std::move(data)}});
+}
+
+void Gateway::Impl::show_model(const http::Request& request, const http::Responder& responder) {
+  ConfigSnapshot config = link_->config();
+  auto key_id = authenticate(request, *config);
+  if (!key_id) return refuse(responder, {}, key_id.error());
+  const std::string& name = request.params.at("model");
+  const Deployment* deployment = config->find(name);
+  if (deployment == nullptr) return refuse(responder, {}, unknown_deployment(Api::kOpenAi, name));
+  responder.send(model_json(Api::kOpenAi, *deployment));
+}
+
+void Gateway::Impl::health(const http::Responder& responder) const {
+  ConfigSnapshot config = link_->config();
+  bool good = !draining_ && journal_->healthy();
+  const char* status = draining_ ? "draining" : good ? "ok" : "usage cannot be recorded";
+  responder.send({{"status", status},
+                  {"generation", config->generation},
+                  {"deployments", config->deployments.size()},
+                  {"controller_up", link_->controller_up()},
+                  {"in_flight", in_flight_->total()}},
+                 good ? 200 : 503);
+}
+
+void Gateway::Impl::metrics(const http::Responder& responder) const {
+  Metrics::Gauges gauges{.in_flight = in_flight_->total(),
+                         .config_generation = link_->config()->generation,
+                         .controller_up = link_->controller_up(),
+                         .journal_healthy = journal_->healthy()};
+  responder.send(http::Response{.status = 200,
+                                .headers = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
+                                .body = metrics_.text(gauges)});
+}
+
+Gateway::Gateway(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Gateway::~Gateway() = default;
+
+Result<std::unique_ptr<Gateway>> Gateway::start(GatewayOptions options) {
+  TH_TRY(auto impl, Impl::start(std::move(options)));
+  return std::unique_ptr<Gateway>(new Gateway(std::move(impl)));
+}
+
+uint16_t Gateway::port() const { return impl_->port(); }
+bool Gateway::drain(int64_t timeout_ns) { return impl_->drain(timeout_ns); }
+
+}  // namespace th::gateway
