@@ -101,6 +101,13 @@ Result<HostIndex> Fleet::find_host(std::string_view id) const {
               fmt::format("host '{}' is not in fleet '{}'{}", id, parts_.name, did_you_mean(id, ids)));
 }
 
+int64_t Fleet::num_gpus(SeriesIndex series) const {
+  int64_t gpus = 0;
+  for (size_t site = 0; site < parts_.sites.size(); ++site)
+    gpus += num_gpus(static_cast<SiteIndex>(site), series);
+  return gpus;
+}
+
 int64_t Fleet::num_gpus(SiteIndex site, SeriesIndex series) const {
   return num_gpus_[static_cast<size_t>(site) * series_catalogue().size() + static_cast<size_t>(series)];
 }

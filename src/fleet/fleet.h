@@ -105,7 +105,8 @@ class Fleet {
 
   /// Errors: kNotFound, with the nearest id. Cost: O(1).
   Result<HostIndex> find_host(std::string_view id) const;
-  /// GPUs of one series that exist in a site, in use or not. Cost: O(1).
+  /// GPUs of one series that exist, in use or not: in all, and in one site. Cost: O(sites), O(1).
+  int64_t num_gpus(SeriesIndex series) const;
   int64_t num_gpus(SiteIndex site, SeriesIndex series) const;
 
  private:
