@@ -1,0 +1,67 @@
+// th-train run RECIPE | check RECIPE | check-gradients
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <string_view>
+
+#include "base/log.h"
+#include "check_gradients.h"
+#include "collective/shm/connect.h"
+#include "train/trainer.h"
+
+namespace th {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kBadInput = 2;
+
+int report(const Error& error) {
+  fmt::print(stderr, "th-train: {}\n", error.message);
+  return error.code == Code::kInvalidArgument || error.code == Code::kNotFound ? kBadInput : kFailed;
+}
+
+Status run(const std::string& file) {
+  TH_TRY(train::Recipe recipe, train::load_recipe(file));
+  TH_TRY(collective::Rendezvous rendezvous, collective::rendezvous_from_env());
+  TH_TRY(collective::Group group, collective::connect_shm(rendezvous, {}));
+  const char* metrics = std::getenv("TH_METRICS");
+  TH_TRY(auto result,
+         train::train(recipe, group, {.job_folder = ".", .metrics_file = metrics == nullptr ? "" : metrics}));
+  (void)result;
+  return {};
+}
+
+int main(int argc, char** argv) {
+  init_log("th-train");
+  if (argc > 1 && std::string_view(argv[1]) == "check-gradients")
+    return check_gradients_command(argc - 1, argv + 1);
+  CLI::App app(
+      "Trains a model from a recipe, alone or as a rank of a gang (RANK, WORLD_SIZE, MASTER_ADDR, "
+      "MASTER_PORT)");
+  app.require_subcommand(1);
+  std::string file;
+  CLI::App* run_command = app.add_subcommand("run", "train; the working folder is the job's folder");
+  CLI::App* check_command = app.add_subcommand("check", "only say whether the recipe is good");
+  for (CLI::App* command : {run_command, check_command})
+    command->add_option("recipe", file, "recipe.yaml")->required();
+  app.add_subcommand("check-gradients", "compare every backward pass with finite differences");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kBadInput;
+  }
+  if (*run_command) {
+    if (Status status = run(file); !status) return report(status.error());
+    return 0;
+  }
+  if (auto recipe = train::load_recipe(file); !recipe) return report(recipe.error());
+  fmt::print("{}: good\n", file);
+  return 0;
+}
+
+}  // namespace
+}  // namespace th
+
+int main(int argc, char** argv) { return th::main(argc, argv); }

@@ -1,0 +1,244 @@
+#include "train/checkpoint.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <charconv>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/text.h"
+
+namespace th::train {
+namespace {
+
+namespace fs = std::filesystem;
+using collective::Shard;
+using collective::shard_of;
+
+constexpr size_t kDigestLetters = 64;  // sha256 in hex, one float a letter on its way to rank 0
+constexpr int64_t kFormatVersion = 1;
+
+std::string shard_name(int rank) { return fmt::format("shard-{:05}.bin", rank); }
+
+std::string_view as_text(std::span<const float> values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
+}
+
+Status sync_folder(const fs::path& folder) {
+  UniqueFd fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd || fsync(fd.get()) != 0) return fail(errno_error(folder.string(), errno));
+  return {};
+}
+
+/// "step-000050" → 50.
+std::optional<int64_t> step_of(std::string_view name) {
+  constexpr std::string_view kPrefix = "step-";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  name.remove_prefix(kPrefix.size());
+  int64_t step = 0;
+  auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  if (error != std::errc() || end != name.data() + name.size() || step < 0) return std::nullopt;
+  return step;
+}
+
+tl::unexpected<Error> damaged(const fs::path& what, std::string_view problem) {
+  return fail(Code::kDataLoss, fmt::format("{}: {}", what.string(), problem));
+}
+
+struct Manifest {
+  CheckpointMeta meta;
+  size_t size = 0;
+  std::vector<std::string> digests;  // by rank of the world that wrote it
+};
+
+Result<Manifest> read_manifest(const fs::path& folder, const std::string& fingerprint) {
+  const fs::path path = folder / "manifest.json";
+  TH_TRY(std::string text, read_file(path, size_t{16} << 20));
+  TH_TRY(Json json, parse_json(text, path.string()));
+  Manifest manifest;
+  TH_TRY(int64_t version, get_int(json, "version"));
+  if (version != kFormatVersion) return damaged(path, fmt::format("format version {} is not known", version));
+  TH_TRY(manifest.meta.step, get_int(json, "step"));
+  TH_TRY(double first_loss, get_double(json, "first_loss"));
+  TH_TRY(double last_loss, get_double(json, "last_loss"));
+  manifest.meta.first_loss = static_cast<float>(first_loss);
+  manifest.meta.last_loss = static_cast<float>(last_loss);
+  TH_TRY(manifest.meta.fingerprint, get_string(json, "fingerprint"));
+  if (manifest.meta.fingerprint != fingerprint) return damaged(path, "it is of another model or tokenizer");
+  TH_TRY(int64_t size, get_int(json, "parameters"));
+  manifest.size = static_cast<size_t>(size);
+  if (!json.contains("shards") || !json["shards"].is_array() || json["shards"].empty()) {
+    return damaged(path, "field 'shards': want a list");
+  }
+  for (const Json& shard : json["shards"]) {
+    TH_TRY(std::string digest, get_string(shard, "sha256"));
+    manifest.digests.push_back(std::move(digest));
+  }
+  return manifest;
+}
+
+/// The overlap of `theirs` and `mine`, from the moments of their shard into those of ours.
+void copy_overlap(std::span<const float> from, Shard theirs, std::span<float> into, Shard mine) {
+  const size_t begin = std::max(theirs.begin, mine.begin), end = std::min(theirs.end, mine.end);
+  if (begin >= end) return;
+  std::copy_n(from.begin() + (begin - theirs.begin), end - begin, into.begin() + (begin - mine.begin));
+}
+
+}  // namespace
+
+std::vector<int64_t> list_checkpoints(const fs::path& folder) {
+  std::vector<int64_t> steps;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (auto step = step_of(it->path().filename().string())) steps.push_back(*step);
+  }
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+fs::path Checkpoints::path_of(int64_t step) const { return folder_ / fmt::format("step-{:06}", step); }
+
+/// Turns one rank's failure into everyone's.
+Status Checkpoints::agree(const Status& mine) {
+  float failures[] = {mine ? 0.f : 1.f};
+  if (Status status = group_.all_reduce(failures); !status) {
+    is_group_error_ = true;
+    return status;
+  }
+  if (!mine) return mine;
+  if (failures[0] > 0) return fail(Code::kUnavailable, "another rank could not write its shard");
+  return {};
+}
+
+Status Checkpoints::prepare(const fs::path& temporary) {
+  std::error_code error;
+  fs::remove_all(temporary, error);
+  if (!error) fs::create_directories(temporary, error);
+  if (error) return fail(errno_error(temporary.string(), error.value()));
+  return {};
+}
+
+Status Checkpoints::save(const CheckpointMeta& meta, const TrainState& state) {
+  const fs::path temporary = path_of(meta.step).string() + ".tmp";
+  const bool is_first = group_.rank() == 0;
+  TH_RETURN_IF_ERROR(agree(is_first ? prepare(temporary) : Status()));
+  const Shard mine = shard_of(state.params.size(), group_.rank(), group_.world_size());
+  std::string bytes;
+  bytes.reserve(3 * mine.size() * sizeof(float));
+  for (std::span<const float> part : {std::span<const float>(state.params.subspan(mine.begin, mine.size())),
+                                      std::span<const float>(state.m), std::span<const float>(state.v)}) {
+    bytes += as_text(part);
+  }
+  Status status = agree(write_file_durable(temporary / shard_name(group_.rank()), bytes));
+  if (status) {
+    const std::string digest = sha256_hex(bytes);
+    std::vector<float> digests(kDigestLetters * group_.world_size());
+    std::copy(digest.begin(), digest.end(), digests.begin() + kDigestLetters * group_.rank());
+    if (status = group_.all_gather(digests); !status) {
+      is_group_error_ = true;
+      return status;
+    }
+    status = agree(is_first ? publish(meta, temporary, digests, state.params.size()) : Status());
+  }
+  if (is_first) {
+    std::error_code ignored;
+    if (!status) fs::remove_all(temporary, ignored);
+    if (status) remove_old();
+  }
+  return status;
+}
+
+Status Checkpoints::publish(const CheckpointMeta& meta, const fs::path& temporary,
+                            std::span<const float> digests, size_t size) {
+  Json manifest = {{"version", kFormatVersion},       {"step", meta.step},
+                   {"first_loss", meta.first_loss},   {"last_loss", meta.last_loss},
+                   {"fingerprint", meta.fingerprint}, {"parameters", size},
+                   {"shards", Json::array()}};
+  for (int rank = 0; rank < group_.world_size(); ++rank) {
+    const Shard shard = shard_of(size, rank, group_.world_size());
+    const auto letters = digests.subspan(kDigestLetters * rank, kDigestLetters);
+    manifest["shards"].push_back({{"file", shard_name(rank)},
+                                  {"begin", shard.begin},
+                                  {"end", shard.end},
+                                  {"sha256", std::string(letters.begin(), letters.end())}});
+  }
+  TH_RETURN_IF_ERROR(write_file_durable(temporary / "manifest.json", manifest.dump(1) + "\n"));
+  const fs::path path = path_of(meta.step);
+  std::error_code error;
+  fs::remove_all(path,
+                 error);  // one of this step that was damaged; else training would have gone on behind it
+  if (!error) fs::rename(temporary, path, error);
+  if (error) return fail(errno_error(path.string(), error.value()));
+  return sync_folder(folder_);
+}
+
+void Checkpoints::remove_old() {
+  const std::vector<int64_t> steps = list_checkpoints(folder_);
+  for (size_t i = keep_; i < steps.size(); ++i) {
+    std::error_code error;
+    fs::remove_all(path_of(steps[i]), error);
+    if (error) log_warn("{}: cannot be removed: {}", path_of(steps[i]).string(), error.message());
+  }
+}
+
+Result<CheckpointMeta> Checkpoints::load(int64_t step, const std::string& fingerprint,
+                                         const TrainState& state) {
+  const fs::path folder = path_of(step);
+  TH_TRY(Manifest manifest, read_manifest(folder, fingerprint));
+  if (manifest.size != state.params.size()) return damaged(folder, "the number of parameters differs");
+  if (manifest.meta.step != step) return damaged(folder, "the manifest is of another step");
+  const Shard mine = shard_of(manifest.size, group_.rank(), group_.world_size());
+  const int world_size = static_cast<int>(manifest.digests.size());
+  for (int rank = 0; rank < world_size; ++rank) {
+    const Shard shard = shard_of(manifest.size, rank, world_size);
+    const fs::path path = folder / shard_name(rank);
+    const size_t bytes = 3 * shard.size() * sizeof(float);
+    TH_TRY(std::string content, read_file(path, bytes));
+    if (content.size() != bytes)
+      return damaged(path, fmt::format("has {} bytes, want {}", content.size(), bytes));
+    if (sha256_hex(content) != manifest.digests[rank])
+      return damaged(path, "its sha256 is not the manifest's");
+    std::vector<float> values(3 * shard.size());
+    std::memcpy(values.data(), content.data(), bytes);
+    const std::span<const float> all(values);
+    std::copy_n(all.begin(), shard.size(), state.params.begin() + shard.begin);
+    copy_overlap(all.subspan(shard.size(), shard.size()), shard, state.m, mine);
+    copy_overlap(all.subspan(2 * shard.size(), shard.size()), shard, state.v, mine);
+  }
+  return manifest.meta;
+}
+
+Result<std::optional<CheckpointMeta>> Checkpoints::load_newest(const std::string& fingerprint,
+                                                               const TrainState& state) {
+  // Rank 0 chooses, so that all load the same one. Steps stay below 2^24, where float32 counts exactly.
+  constexpr float kNone = -1;
+  float chosen[] = {kNone};
+  std::optional<CheckpointMeta> meta;
+  if (group_.rank() == 0) {
+    for (int64_t step : list_checkpoints(folder_)) {
+      auto loaded = load(step, fingerprint, state);
+      if (loaded) {
+        meta = *loaded;
+        chosen[0] = static_cast<float>(step);
+        break;
+      }
+      log_warn("checkpoint {} is passed over: {}", path_of(step).string(), loaded.error().message);
+    }
+  }
+  TH_RETURN_IF_ERROR(group_.broadcast(chosen, 0));
+  if (chosen[0] == kNone) return std::optional<CheckpointMeta>();
+  if (group_.rank() != 0) {
+    TH_TRY(meta, load(static_cast<int64_t>(chosen[0]), fingerprint, state));
+  }
+  TH_RETURN_IF_ERROR(group_.barrier());
+  return meta;
+}
+
+}  // namespace th::train

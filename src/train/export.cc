@@ -1,0 +1,55 @@
+#include "train/export.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "model/safetensors.h"
+
+namespace th::train {
+namespace {
+
+Status write_json(const std::filesystem::path& path, const Json& json) {
+  return write_file_durable(path, json.dump(2) + "\n");
+}
+
+Status write_all(const std::filesystem::path& folder, const model::LlamaConfig& config,
+                 std::span<const float> params, const model::Tokenizer& tokenizer) {
+  const model::ParameterLayout layout(config);
+  std::vector<model::F32Tensor> tensors;
+  for (const model::Parameter& p : layout.parameters)
+    tensors.push_back({p.name, p.shape, params.subspan(p.offset, p.size)});
+  const int32_t end = tokenizer.special_id(model::kEndOfText).value();
+  TH_RETURN_IF_ERROR(write_file_durable(folder / "config.json", model::llama_config_json(config)));
+  TH_RETURN_IF_ERROR(
+      write_json(folder / "generation_config.json", {{"bos_token_id", end}, {"eos_token_id", end}}));
+  TH_RETURN_IF_ERROR(write_file_durable(folder / "tokenizer.json", tokenizer.to_json()));
+  TH_RETURN_IF_ERROR(
+      write_json(folder / "tokenizer_config.json", {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                                    {"bos_token", model::kEndOfText},
+                                                    {"eos_token", model::kEndOfText},
+                                                    {"model_max_length", config.max_position_embeddings},
+                                                    {"clean_up_tokenization_spaces", false}}));
+  return model::write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+}
+
+}  // namespace
+
+Status export_model(const std::filesystem::path& folder, const model::LlamaConfig& config,
+                    std::span<const float> params, const model::Tokenizer& tokenizer) {
+  const std::filesystem::path temporary = folder.string() + ".tmp";
+  std::error_code error;
+  std::filesystem::remove_all(temporary, error);
+  if (!error) std::filesystem::create_directories(temporary, error);
+  Status status = error ? fail(errno_error(temporary.string(), error.value()))
+                        : write_all(temporary, config, params, tokenizer);
+  if (status) {
+    std::filesystem::remove_all(folder, error);
+    if (!error) std::filesystem::rename(temporary, folder, error);
+    if (error) status = fail(errno_error(folder.string(), error.value()));
+  }
+  if (!status) std::filesystem::remove_all(temporary, error);
+  return status;
+}
+
+}  // namespace th::train

@@ -1,0 +1,133 @@
+#include "train/recipe.h"
+
+#include <fmt/format.h>
+
+#include "base/config.h"
+#include "base/files.h"
+#include "base/text.h"
+
+namespace th::train {
+namespace {
+
+constexpr int64_t kMaxSteps = 10'000'000;
+constexpr size_t kMaxRecipeBytes = size_t{1} << 20;
+
+Status need(bool good, const Config& section, const char* key, std::string_view problem) {
+  if (!good) return section.bad(key, problem);
+  return {};
+}
+
+Status read_model(const Config& train, Recipe& recipe) {
+  TH_TRY(Config section,
+         train.map("model", {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                             "num_key_value_heads", "rope_theta", "tie_word_embeddings"}));
+  model::LlamaConfig& model = recipe.model;
+  const IntRange size = {.min = 1, .max = 1 << 20};
+  TH_TRY(model.hidden_size, section.integer("hidden_size", size));
+  TH_TRY(model.intermediate_size, section.integer("intermediate_size", size));
+  TH_TRY(model.num_hidden_layers, section.integer("num_hidden_layers", {.min = 1, .max = 1024}));
+  TH_TRY(model.num_attention_heads, section.integer("num_attention_heads", size));
+  TH_TRY(model.num_key_value_heads,
+         section.integer_or("num_key_value_heads", model.num_attention_heads, size));
+  TH_TRY(model.rope_theta, section.number_or("rope_theta", 10000));
+  TH_TRY(model.tie_word_embeddings, section.boolean_or("tie_word_embeddings", true));
+  TH_RETURN_IF_ERROR(need(model.hidden_size % model.num_attention_heads == 0, section, "num_attention_heads",
+                          "does not divide hidden_size"));
+  model.head_dim = model.hidden_size / model.num_attention_heads;
+  model.max_position_embeddings = recipe.seq;
+  model.vocab_size = recipe.data.vocab_size;
+  if (Status status = model::check_llama_config(model); !status)
+    return train.bad("model", status.error().message);
+  return {};
+}
+
+Status read_data(const Config& train, DataOptions& data) {
+  TH_TRY(Config section, train.map("data", {"text", "vocab_size", "validation_share"}));
+  TH_TRY(data.text, section.string("text"));
+  TH_TRY(data.vocab_size, section.integer_or("vocab_size", data.vocab_size, {.min = 260, .max = 1'000'000}));
+  TH_TRY(data.validation_share, section.number_or("validation_share", data.validation_share));
+  return need(data.validation_share > 0 && data.validation_share <= 0.5, section, "validation_share",
+              "want a number above 0, at most 0.5");
+}
+
+Status read_optimizer(const Config& train, OptimizerOptions& o) {
+  TH_TRY(Config section, train.map("optimizer", {"lr", "beta1", "beta2", "weight_decay", "clip", "warmup",
+                                                 "schedule", "min_lr_share"}));
+  TH_TRY(o.lr, section.number("lr"));
+  TH_TRY(o.beta1, section.number_or("beta1", o.beta1));
+  TH_TRY(o.beta2, section.number_or("beta2", o.beta2));
+  TH_TRY(o.weight_decay, section.number_or("weight_decay", o.weight_decay));
+  TH_TRY(o.clip, section.number_or("clip", o.clip));
+  TH_TRY(o.warmup, section.integer_or("warmup", o.warmup, {.min = 0, .max = kMaxSteps}));
+  TH_TRY(o.min_lr_share, section.number_or("min_lr_share", o.min_lr_share));
+  TH_TRY(std::string schedule, section.string("schedule", "cosine"));
+  TH_RETURN_IF_ERROR(need(schedule == "cosine", section, "schedule", "want 'cosine'"));
+  TH_RETURN_IF_ERROR(need(o.lr > 0 && o.lr <= 1, section, "lr", "want a number above 0, at most 1"));
+  TH_RETURN_IF_ERROR(need(o.beta1 >= 0 && o.beta1 < 1, section, "beta1", "want a number from 0 to below 1"));
+  TH_RETURN_IF_ERROR(need(o.beta2 >= 0 && o.beta2 < 1, section, "beta2", "want a number from 0 to below 1"));
+  TH_RETURN_IF_ERROR(
+      need(o.weight_decay >= 0 && o.weight_decay <= 10, section, "weight_decay", "want 0 to 10"));
+  TH_RETURN_IF_ERROR(need(o.clip > 0, section, "clip", "want a number above 0"));
+  return need(o.min_lr_share >= 0 && o.min_lr_share <= 1, section, "min_lr_share", "want 0 to 1");
+}
+
+Status read_train(const Config& train, Recipe& recipe) {
+  TH_TRY(recipe.steps, train.integer("steps", {.min = 1, .max = kMaxSteps}));
+  TH_TRY(recipe.batch, train.integer_or("batch", recipe.batch, {.min = 1, .max = 1 << 20}));
+  TH_TRY(recipe.seq, train.integer_or("seq", recipe.seq, {.min = 2, .max = 1 << 20}));
+  TH_TRY(int64_t seed, train.integer_or("seed", 1, {.min = 0}));
+  recipe.seed = static_cast<uint64_t>(seed);
+  TH_TRY(std::string dtype, train.string("dtype", "float32"));
+  TH_RETURN_IF_ERROR(need(dtype == "float32", train, "dtype", "want 'float32'"));
+  TH_RETURN_IF_ERROR(read_data(train, recipe.data));
+  TH_RETURN_IF_ERROR(read_model(train, recipe));
+  TH_RETURN_IF_ERROR(read_optimizer(train, recipe.optimizer));
+  if (train.has("checkpoint")) {
+    TH_TRY(Config section, train.map("checkpoint", {"every", "keep"}));
+    TH_TRY(recipe.checkpoint.every,
+           section.integer_or("every", recipe.checkpoint.every, {.min = 0, .max = kMaxSteps}));
+    TH_TRY(recipe.checkpoint.keep,
+           section.integer_or("keep", recipe.checkpoint.keep, {.min = 1, .max = 1000}));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& file) {
+  TH_TRY(Config root, Config::parse(text, file.string(),
+                                    {"name", "slice", "gpus", "command", "env", "workdir", "retries", "time", "memory",
+                                     "stage", "register", "train"}));
+  Recipe recipe;
+  recipe.folder = file.parent_path();
+  TH_TRY(recipe.name, root.string("name"));
+  TH_TRY(recipe.stage, root.string_map("stage"));
+  TH_TRY(Config train, root.map("train", {"model", "data", "optimizer", "checkpoint", "steps", "batch", "seq",
+                                          "seed", "dtype"}));
+  TH_RETURN_IF_ERROR(read_train(train, recipe));
+  return recipe;
+}
+
+Result<Recipe> load_recipe(const std::filesystem::path& file) {
+  TH_TRY(std::string text, read_file(file, kMaxRecipeBytes));
+  TH_TRY(Recipe recipe, parse_recipe(text, file));
+  TH_RETURN_IF_ERROR(find_text(recipe));
+  return recipe;
+}
+
+Result<std::filesystem::path> find_text(const Recipe& recipe) {
+  std::error_code error;
+  std::filesystem::path path = recipe.data.text;
+  if (std::filesystem::is_regular_file(path, error)) return path;
+  std::string also = "and stage does not bring it";
+  for (const auto& [to, from] : recipe.stage) {
+    if (to != recipe.data.text) continue;
+    path = recipe.folder / from;
+    if (std::filesystem::is_regular_file(path, error)) return path;
+    also = fmt::format("nor is '{}', from which stage takes it", path.string());
+  }
+  return fail(Code::kNotFound,
+              fmt::format("train.data.text: no file '{}' in the working folder, {}", recipe.data.text, also));
+}
+
+}  // namespace th::train

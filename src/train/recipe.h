@@ -1,0 +1,62 @@
+#pragma once
+// The `train` section of a recipe: what is trained, on what, how. The keys are described in docs/training.md.
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "model/config.h"
+
+namespace th::train {
+
+struct DataOptions {
+  std::string text;  // path in the job's folder
+  int32_t vocab_size = 2048;
+  double validation_share = 0.02;  // of each block of the text
+};
+
+struct OptimizerOptions {
+  double lr = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double weight_decay = 0.1;
+  double clip = 1.0;          // global norm of the gradient
+  int64_t warmup = 0;         // steps
+  double min_lr_share = 0.1;  // of lr, at the end of the cosine
+};
+
+struct CheckpointOptions {
+  int64_t every = 50;  // steps; 0: none
+  int64_t keep = 2;
+};
+
+struct Recipe {
+  std::string name;
+  model::LlamaConfig model;  // vocab_size is set once the tokenizer is trained
+  DataOptions data;
+  OptimizerOptions optimizer;
+  CheckpointOptions checkpoint;
+  int64_t steps = 0;
+  int64_t batch = 1;  // sequences a rank and step
+  int64_t seq = 128;  // tokens a sequence
+  uint64_t seed = 1;
+  std::vector<std::pair<std::string, std::string>>
+      stage;                     // path in the job's folder → path beside the recipe
+  std::filesystem::path folder;  // where the recipe lies
+};
+
+/// `file` names the text in errors. The keys that other programs read (gpus, time, …) are known here but not
+/// checked. Errors: kInvalidArgument "recipe.yaml:12: train.model.hidden_size: …".
+Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& file);
+
+/// Reads the file, and checks that the text it trains on is there. Errors: as parse_recipe, kNotFound.
+Result<Recipe> load_recipe(const std::filesystem::path& file);
+
+/// The text to train on: in the working folder, else where `stage` takes it from. Errors: kNotFound, naming
+/// both.
+Result<std::filesystem::path> find_text(const Recipe& recipe);
+
+}  // namespace th::train

@@ -1,0 +1,261 @@
+#include "train/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numbers>
+#include <optional>
+
+#include "base/env.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "model/bpe_trainer.h"
+#include "model/llama.h"
+#include "train/bigram.h"
+#include "train/checkpoint.h"
+#include "train/dataset.h"
+#include "train/export.h"
+#include "train/metrics.h"
+#include "train/zero.h"
+
+namespace th::train {
+namespace {
+
+constexpr int64_t kReportNs = kSecond / 2;
+constexpr size_t kMaxTextBytes = size_t{4} << 30;
+constexpr const char* kModelFolder = "model";
+
+/// For people, on rank 0.
+template <class... Args>
+void say(fmt::format_string<Args...> format, Args&&... args) {
+  fmt::print("{}\n", fmt::format(format, std::forward<Args>(args)...));
+  std::fflush(stdout);
+}
+
+/// Rank 0 learns the tokenizer and writes it down; the others read it.
+Result<model::Tokenizer> share_tokenizer(const Recipe& recipe, std::string_view text,
+                                         collective::Group& group, const std::filesystem::path& file) {
+  Result<model::Tokenizer> tokenizer = fail(Code::kUnavailable, "rank 0 could not make the tokenizer");
+  if (group.rank() == 0) {
+    tokenizer = model::train_bpe(text, {.vocab_size = recipe.data.vocab_size});
+    std::error_code error;
+    std::filesystem::create_directories(file.parent_path(), error);
+    if (tokenizer && group.world_size() > 1) {
+      if (Status written = write_file_durable(file, tokenizer->to_json()); !written)
+        tokenizer = fail(written.error());
+    }
+  }
+  float made[] = {tokenizer ? 1.f : 0.f};
+  TH_RETURN_IF_ERROR(group.broadcast(made, 0));
+  if (group.rank() != 0 && made[0] == 1.f) return model::Tokenizer::load(file);
+  return tokenizer;
+}
+
+class Trainer {
+ public:
+  Trainer(const Recipe& recipe, collective::Group& group, const TrainOptions& options)
+      : recipe_(recipe),
+        group_(group),
+        options_(options),
+        metrics_(is_first() ? options.metrics_file : ""),
+        checkpoints_(options.job_folder / "checkpoints", recipe.checkpoint.keep, group) {}
+
+  Result<TrainResult> run() {
+    TH_RETURN_IF_ERROR(load_data());
+    TH_RETURN_IF_ERROR(build_model());
+    TH_RETURN_IF_ERROR(resume());
+    TH_RETURN_IF_ERROR(all_steps());
+    TH_RETURN_IF_ERROR(measure());
+    TH_RETURN_IF_ERROR(write_model());
+    return result_;
+  }
+
+ private:
+  bool is_first() const { return group_.rank() == 0; }
+  int64_t global_batch() const { return recipe_.batch * group_.world_size(); }
+  TrainState state() { return {.params = params_, .m = optimizer_->m(), .v = optimizer_->v()}; }
+
+  Status load_data() {
+    TH_TRY(std::filesystem::path path, find_text(recipe_));
+    TH_TRY(std::string text, read_file(path, kMaxTextBytes));
+    const SplitText split = split_text(text, recipe_.data.validation_share);
+    TH_TRY(tokenizer_, share_tokenizer(recipe_, split.train, group_,
+                                       options_.job_folder / "checkpoints" / "tokenizer.json"));
+    TH_TRY(data_, make_dataset(split, *tokenizer_, recipe_.seq));
+    if (is_first()) {
+      say("data: {} ({}), {} tokens to learn from, {} to measure on, vocabulary {}", path.string(),
+          format_bytes(static_cast<int64_t>(text.size())), data_.train.size(), data_.validation.size(),
+          tokenizer_->vocab_size());
+    }
+    return {};
+  }
+
+  Status build_model() {
+    model::LlamaConfig config = recipe_.model;
+    config.vocab_size = tokenizer_->vocab_size();
+    config.bos_token_id = config.eos_token_id = tokenizer_->special_id(model::kEndOfText).value();
+    TH_TRY(llama_, model::Llama::create(config, {.max_batch = recipe_.batch, .max_time = recipe_.seq}));
+    const model::ParameterLayout& layout = llama_->layout();
+    params_.resize(layout.size);
+    grads_.resize(layout.size);
+    model::init_parameters(params_, layout, recipe_.seed);
+    optimizer_.emplace(group_, layout.size, layout.decayed_size, recipe_.optimizer);
+    fingerprint_ = sha256_hex(model::llama_config_json(config) + tokenizer_->to_json());
+    if (is_first()) {
+      say("model: {} parameters; {} ranks, {} tokens a step", layout.size, group_.world_size(),
+          global_batch() * recipe_.seq);
+    }
+    return {};
+  }
+
+  Status resume() {
+    TH_TRY(std::optional<CheckpointMeta> meta, checkpoints_.load_newest(fingerprint_, state()));
+    if (!meta) return {};
+    step_ = std::min(meta->step, recipe_.steps);
+    result_.first_loss = meta->first_loss;
+    result_.last_loss = meta->last_loss;
+    if (is_first()) {
+      say("resume: from the checkpoint of step {}", step_);
+      metrics_.write({{"event", "resume"}, {"step", step_}});
+    }
+    return {};
+  }
+
+  Status all_steps() {
+    SequenceOrder order(static_cast<int64_t>(data_.train.size()), recipe_.seq, recipe_.seed);
+    const int64_t start_ns = Env::real().monotonic_ns(), first_step = step_;
+    int64_t reported_ns = 0;
+    while (step_ < recipe_.steps) {
+      ++step_;
+      TH_TRY(StepStats stats, one_step(order));
+      if (step_ == 1) result_.first_loss = stats.loss;
+      result_.last_loss = stats.loss;
+      const int64_t now_ns = Env::real().monotonic_ns();
+      const double seconds = static_cast<double>(now_ns - start_ns) / kSecond;
+      result_.tokens_per_s =
+          static_cast<double>((step_ - first_step) * global_batch() * recipe_.seq) / seconds;
+      if (is_first() && (step_ == 1 || step_ == recipe_.steps || now_ns - reported_ns >= kReportNs)) {
+        report(stats);
+        reported_ns = now_ns;
+      }
+      TH_RETURN_IF_ERROR(checkpoint_if_due());
+    }
+    result_.steps = recipe_.steps;
+    return {};
+  }
+
+  Result<StepStats> one_step(SequenceOrder& order) {
+    tokens_.clear();
+    targets_.clear();
+    for (int64_t b = 0; b < recipe_.batch; ++b) {
+      const int64_t index = (step_ - 1) * global_batch() + group_.rank() * recipe_.batch + b;
+      const auto start = data_.train.begin() + order.start_of(index);
+      tokens_.insert(tokens_.end(), start, start + recipe_.seq);
+      targets_.insert(targets_.end(), start + 1, start + 1 + recipe_.seq);
+    }
+    TH_TRY(float loss, llama_->forward(params_, {tokens_, targets_, recipe_.batch, recipe_.seq}));
+    std::fill(grads_.begin(), grads_.end(), 0.f);
+    llama_->backward(params_, grads_, 1.f / static_cast<float>(group_.world_size()));
+    return optimizer_->update(params_, grads_, loss, learning_rate(recipe_.optimizer, step_, recipe_.steps),
+                              step_);
+  }
+
+  void report(const StepStats& stats) {
+    const double step_s = static_cast<double>(global_batch() * recipe_.seq) / result_.tokens_per_s;
+    const double eta_s = step_s * static_cast<double>(recipe_.steps - step_);
+    say("step {:>5}/{}  loss {:.4f}  {:.0f} tokens/s  {:.0f} s left", step_, recipe_.steps, stats.loss,
+        result_.tokens_per_s, eta_s);
+    metrics_.write({{"event", "progress"},
+                    {"step", step_},
+                    {"steps", recipe_.steps},
+                    {"loss", stats.loss},
+                    {"grad_norm", stats.grad_norm},
+                    {"lr", learning_rate(recipe_.optimizer, step_, recipe_.steps)},
+                    {"tokens_per_s", std::round(result_.tokens_per_s)},
+                    {"eta_s", std::round(eta_s * 10) / 10}});
+  }
+
+  Status checkpoint_if_due() {
+    const int64_t every = recipe_.checkpoint.every;
+    if (every == 0 || step_ % every != 0) return {};
+    const CheckpointMeta meta = {step_, result_.first_loss, result_.last_loss, fingerprint_};
+    Status saved = checkpoints_.save(meta, state());
+    if (!saved && checkpoints_.is_group_error()) return saved;
+    if (!saved) log_warn("no checkpoint at step {}, training goes on: {}", step_, saved.error().message);
+    if (saved && is_first()) metrics_.write({{"event", "checkpoint"}, {"step", step_}});
+    return {};
+  }
+
+  /// Bits per byte of the validation text: each of its tokens is told once, from those before it in its
+  /// window.
+  Status measure() {
+    const std::vector<int32_t>& tokens = data_.validation;
+    const auto last = static_cast<int64_t>(tokens.size()) - 1;
+    std::vector<float> nats = {0};
+    int64_t window = 0;
+    for (int64_t begin = 0; begin < last; begin += recipe_.seq, ++window) {
+      if (window % group_.world_size() != group_.rank()) continue;
+      const int64_t size = std::min(recipe_.seq, last - begin);
+      const std::span<const int32_t> all(tokens);
+      TH_TRY(float loss,
+             llama_->forward(params_, {all.subspan(begin, size), all.subspan(begin + 1, size), 1, size}));
+      nats[0] += loss * static_cast<float>(size);
+    }
+    TH_RETURN_IF_ERROR(group_.all_reduce(nats));
+    const auto bytes = static_cast<double>(data_.validation_bytes);
+    result_.val_bits_per_byte = nats[0] / std::numbers::ln2 / bytes;
+    result_.bigram_bits_per_byte = Bigram(data_.train, tokenizer_->vocab_size()).bits(tokens) / bytes;
+    return {};
+  }
+
+  Status write_model() {
+    Status status;
+    if (is_first()) {
+      status = export_model(options_.job_folder / kModelFolder, llama_->config(), params_, *tokenizer_);
+    }
+    float failures[] = {status ? 0.f : 1.f};
+    TH_RETURN_IF_ERROR(group_.all_reduce(failures));
+    TH_RETURN_IF_ERROR(status);
+    if (failures[0] > 0) return fail(Code::kUnavailable, "rank 0 could not write the model");
+    if (!is_first()) return {};
+    say("validation: {:.4f} bits per byte; a bigram model of the same text: {:.4f}",
+        result_.val_bits_per_byte, result_.bigram_bits_per_byte);
+    say("model: written to {}/", kModelFolder);
+    metrics_.write({{"event", "result"},
+                    {"first_loss", result_.first_loss},
+                    {"last_loss", result_.last_loss},
+                    {"val_bits_per_byte", result_.val_bits_per_byte},
+                    {"bigram_bits_per_byte", result_.bigram_bits_per_byte},
+                    {"tokens_per_s", std::round(result_.tokens_per_s)},
+                    {"steps", result_.steps},
+                    {"model_dir", kModelFolder}});
+    return {};
+  }
+
+  const Recipe& recipe_;
+  collective::Group& group_;
+  const TrainOptions& options_;
+  Metrics metrics_;
+  Checkpoints checkpoints_;
+  std::optional<model::Tokenizer> tokenizer_;
+  Dataset data_;
+  std::optional<model::Llama> llama_;
+  std::vector<float> params_, grads_;
+  std::optional<ZeroOptimizer> optimizer_;
+  std::string fingerprint_;
+  std::vector<int32_t> tokens_, targets_;
+  int64_t step_ = 0;
+  TrainResult result_;
+};
+
+}  // namespace
+
+Result<TrainResult> train(const Recipe& recipe, collective::Group& group, const TrainOptions& options) {
+  return Trainer(recipe, group, options).run();
+}
+
+}  // namespace th::train
