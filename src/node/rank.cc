@@ -1,0 +1,161 @@
+#include "node/rank.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "base/env.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "base/units.h"
+#include "node/job_folder.h"
+#include "node/spawn.h"
+
+namespace th::node {
+namespace {
+
+std::string signal_name(int signal) {
+  const char* name = sigabbrev_np(signal);
+  return name == nullptr ? fmt::format("signal {}", signal) : fmt::format("SIG{}", name);
+}
+
+/// Beside th-node first, so that `bash -c "th-train …"` finds what argv[0] would.
+std::string program_path() {
+  std::error_code ignored;
+  auto here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
+  const char* path = std::getenv("PATH");
+  return here.string() + ":" + (path == nullptr ? "/usr/local/bin:/usr/bin:/bin" : path);
+}
+
+}  // namespace
+
+void Rank::start() {
+  int64_t now = Env::real().monotonic_ns();
+  if (Status started = try_start(); !started) return exit_with(started.error().message, now);
+  log_info("{} runs as process {}", task_.id.text(), report_.pid);
+}
+
+Status Rank::try_start() {
+  const NodeConfig& config = host_.config;
+  TH_TRY(UniqueFd folder, open_job_folder(config.jobs_dir, task_.id.job));
+  TH_TRY(log_, LogFile::make(config.dir / "logs" / (task_.id.text() + ".log")));
+  if (task_.metrics_file) {
+    UniqueFd read_only(
+        open(fmt::format("/proc/self/fd/{}", folder.get()).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    TH_TRY(UniqueFd file, open_inside(read_only.get(), *task_.metrics_file, host_.user));
+    metrics_fd_ = file.get();
+    metrics_ = MetricsTail(std::move(file), task_.id);
+  }
+  UniqueFd cwd;
+  if (task_.cwd) {
+    cwd = UniqueFd(open(task_.cwd->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!cwd) return fail(errno_error(fmt::format("working folder {}", *task_.cwd), errno));
+  }
+  TH_TRY(cgroup_, host_.limiter.limit(task_.id.text(), task_.memory_bytes));
+  bool reachable = !host_.user || can_reach(*host_.user, config.jobs_dir / task_.id.job);
+  SpawnSpec spec;
+  spec.argv = task_.argv;
+  spec.env = environment(reachable);
+  spec.cwd_fd = cwd ? cwd.get() : folder.get();
+  spec.log_fd = log_.fd();
+  spec.job_fd = reachable ? -1 : folder.get();
+  spec.cgroup_procs_fd = cgroup_.procs_fd();
+  spec.data_limit_bytes = cgroup_.procs_fd() < 0 ? task_.memory_bytes : 0;
+  spec.user = host_.user;
+  TH_TRY(report_.pid, spawn(spec));
+  report_.state = TaskState::kRunning;
+  report_.started_ns = Env::real().unix_ns();
+  return {};
+}
+
+std::map<std::string, std::string> Rank::environment(bool reachable) const {
+  const NodeConfig& config = host_.config;
+  std::string folder =
+      reachable ? (config.jobs_dir / task_.id.job).string() : fmt::format("/proc/self/fd/{}", kJobFd);
+  std::map<std::string, std::string> env = task_.env;
+  env["TH_JOB_DIR"] = folder;
+  if (task_.metrics_file) env["TH_METRICS"] = folder + "/" + *task_.metrics_file;
+  env["TH_VM_DIR"] = config.dir;  // by these two, what a rank left behind is found again
+  env["TH_TASK"] = (config.dir / task_.id.text()).string();
+  env.insert({{"PATH", program_path()}, {"HOME", folder}, {"LANG", "C.UTF-8"}});
+  if (host_.user) env.insert({{"USER", host_.user->name}, {"LOGNAME", host_.user->name}});
+  return env;
+}
+
+void Rank::fail_to_start(std::string reason) { exit_with(std::move(reason), Env::real().monotonic_ns()); }
+
+void Rank::set_ready() {
+  if (report_.state == TaskState::kRunning) report_.state = TaskState::kReady;
+}
+
+void Rank::exit_with(std::string reason, int64_t now_ns) {
+  report_.state = TaskState::kExited;
+  report_.reason = std::move(reason);
+  report_.ended_ns = Env::real().unix_ns();
+  exited_at_ns_ = now_ns;
+  log_info("{} ended: {}", task_.id.text(), report_.reason);
+}
+
+void Rank::stop(int64_t now_ns) {
+  if (stopping_ || exited()) return;
+  stopping_ = true;
+  if (!running()) return exit_with("stopped before it started", now_ns);
+  kill_at_ns_ = now_ns + task_.grace_ms * kMillisecond;
+  kill(-pid(), SIGTERM);
+}
+
+std::optional<int64_t> Rank::kill_at_ns() const {
+  return stopping_ && !killed_ && running() ? std::optional(kill_at_ns_) : std::nullopt;
+}
+
+void Rank::kill_overdue(int64_t now_ns) {
+  auto at = kill_at_ns();
+  if (!at || now_ns < *at) return;
+  killed_ = true;
+  kill(-pid(), SIGKILL);
+}
+
+void Rank::reap(int64_t now_ns) {
+  // Before the reaping: until then nobody else can get this number, so the group is surely still ours.
+  kill(-pid(), SIGKILL);
+  int status = 0;
+  if (waitpid(pid(), &status, 0) != pid()) return;
+  kill_leftovers(0, "TH_TASK=" + (host_.config.dir / task_.id.text()).string());
+  if (WIFEXITED(status)) {
+    report_.exit_code = WEXITSTATUS(status);
+    return exit_with(fmt::format("exited with code {}", *report_.exit_code), now_ns);
+  }
+  report_.signal = WTERMSIG(status);
+  std::string reason = "killed by " + signal_name(*report_.signal);
+  if (cgroup_.oom_killed()) {
+    reason += fmt::format(": out of memory, its limit is {}", format_bytes(task_.memory_bytes));
+  }
+  exit_with(std::move(reason), now_ns);
+}
+
+bool Rank::drained(int64_t now_ns) const {
+  if (now_ns >= exited_at_ns_ + kDrainNs) return true;
+  return metrics_.at_end() && log_.all_sent();
+}
+
+std::optional<int64_t> Rank::drained_at_ns() const {
+  return exited() ? std::optional(exited_at_ns_ + kDrainNs) : std::nullopt;
+}
+
+TaskReport Rank::report(int64_t now_ns) const {
+  TaskReport shown = report_;
+  if (!exited() || drained(now_ns)) return shown;
+  shown.state = report_.started_ns == 0 ? TaskState::kStarting : TaskState::kRunning;
+  shown.exit_code.reset();
+  shown.signal.reset();
+  shown.reason.clear();
+  shown.ended_ns = 0;
+  return shown;
+}
+
+}  // namespace th::node

@@ -1,0 +1,83 @@
+#pragma once
+// One task of this node, from its start to the moment when it is forgotten.
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "node/config.h"
+#include "node/log_file.h"
+#include "node/memory_limit.h"
+#include "node/metrics_tail.h"
+#include "node/protocol.h"
+#include "node/user.h"
+
+namespace th::node {
+
+/// What ranks share. Outlives them.
+struct RankHost {
+  const NodeConfig& config;
+  const std::optional<User>& user;
+  const MemoryLimiter& limiter;
+};
+
+/// Times are monotonic nanoseconds unless they say otherwise. Thread: the node's main thread, whose end kills
+/// the process.
+class Rank {
+ public:
+  Rank(Task task, const RankHost& host) : task_(std::move(task)), host_(host) { report_.id = task_.id; }
+
+  const Task& task() const { return task_; }
+  LogFile& log() { return log_; }
+  MetricsTail& metrics() { return metrics_; }
+  int metrics_fd() const { return metrics_fd_; }
+  bool running() const { return report_.state == TaskState::kRunning || report_.state == TaskState::kReady; }
+  bool exited() const { return report_.state == TaskState::kExited; }
+  pid_t pid() const { return static_cast<pid_t>(report_.pid); }
+
+  /// Starts the process, or makes this an exited task with a reason. Pre: staged, not started.
+  void start();
+  /// It cannot be started.
+  void fail_to_start(std::string reason);
+  void set_ready();
+
+  /// SIGTERM now, SIGKILL after grace_ms. Again: no effect. A task that was not started is exited at once.
+  void stop(int64_t now_ns);
+  bool stopping() const { return stopping_; }
+  /// When kill_overdue() has something to do; none: nothing to wait for.
+  std::optional<int64_t> kill_at_ns() const;
+  void kill_overdue(int64_t now_ns);
+
+  /// The process is a zombie: takes its status, ends the rest of its group, reaps it.
+  void reap(int64_t now_ns);
+
+  /// Its metrics and log have been handed over, or there was time enough for that.
+  bool drained(int64_t now_ns) const;
+  /// When drained() will be true without further news; none: it is, or the task has not exited.
+  std::optional<int64_t> drained_at_ns() const;
+  /// As the controller shall see it: exited only once it is drained, so that its last words come first.
+  TaskReport report(int64_t now_ns) const;
+
+ private:
+  Status try_start();
+  std::map<std::string, std::string> environment(bool reachable) const;
+  void exit_with(std::string reason, int64_t now_ns);
+
+  Task task_;
+  const RankHost& host_;
+  TaskReport report_;
+  LogFile log_;
+  MetricsTail metrics_;
+  int metrics_fd_ = -1;  // owned by metrics_
+  TaskCgroup cgroup_;
+  bool stopping_ = false;
+  bool killed_ = false;
+  int64_t kill_at_ns_ = 0;
+  int64_t exited_at_ns_ = 0;
+};
+
+/// How long an exit waits for its log and metrics to be handed over.
+inline constexpr int64_t kDrainNs = 5'000'000'000;
+
+}  // namespace th::node
