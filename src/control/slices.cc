@@ -46,12 +46,12 @@ bool looks_like_id(const std::string& name) {
 
 }  // namespace
 
-Result<reserve::Plan> Slices::offer(const request::SliceSpec& spec,
-                                    const reserve::Snapshot& reservations) const {
+Result<Offer> Slices::offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const {
   auto plan = reserve::decide(reservations, reserve::request_of(spec), {}, core_.now_ns());
-  if (plan) return *std::move(plan);
-  if (plan.error().later) return *plan.error().later;
-  return fail(plan.error().error());
+  if (plan) return Offer{*std::move(plan), ""};
+  const reserve::Refusal& refusal = plan.error();
+  if (!refusal.later) return fail(refusal.error());
+  return Offer{*refusal.later, refusal.changes.empty() ? refusal.text : refusal.changes[0].text};
 }
 
 Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations) {

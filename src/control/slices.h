@@ -12,13 +12,19 @@
 
 namespace th::control {
 
+/// `sooner`: the smallest change that would start it at the wanted time, when `plan` starts later.
+struct Offer {
+  reserve::Plan plan;
+  std::string sooner;
+};
+
 class Slices {
  public:
   explicit Slices(Core& core) : core_(core) {}
 
   /// What a slice would be, now or at its earliest; `reservations`: of those who asked earlier. Nothing is
   /// kept.
-  Result<reserve::Plan> offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const;
+  Result<Offer> offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const;
   /// Keeps the offer's hosts for a while. Returns the slice's id. Errors: kAlreadyExists, those of a refusal.
   Result<std::string> hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations);
   /// Held and committed at once, for one job. Returns the slice's id.

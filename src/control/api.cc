@@ -1,0 +1,143 @@
+#include "control/api.h"
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/text.h"
+
+namespace th::control {
+
+Result<int64_t> query_int(const http::Request& request, const std::string& name, int64_t fallback) {
+  const auto found = request.query.find(name);
+  if (found == request.query.end()) return fallback;
+  const std::string& text = found->second;
+  int64_t out = 0;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), out);
+  if (problem != std::errc() || end != text.data() + text.size() || out < 0) {
+    return fail(Code::kInvalidArgument,
+                "query parameter '" + name + "': want an integer >= 0, got '" + text + "'");
+  }
+  return out;
+}
+
+Status check_fields(const Json& body, const std::vector<std::string>& known) {
+  if (!body.is_object()) return fail(Code::kInvalidArgument, "body: want a JSON object");
+  for (const auto& [name, value] : body.items()) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    return fail(Code::kInvalidArgument, "body: unknown field '" + name + "'" + did_you_mean(name, known));
+  }
+  return {};
+}
+
+Api::Api(Loop& loop, std::string gateway_token_sha256)
+    : loop_(loop), gateway_token_sha256_(std::move(gateway_token_sha256)) {}
+Api::~Api() = default;
+
+http::Router Api::router() {
+  http::Router router;
+  add_fleet_routes(router);
+  add_slice_routes(router);
+  add_job_routes(router);
+  add_serving_routes(router);
+  add_key_routes(router);
+  add_node_routes(router);
+  add_gateway_routes(router);
+  add_event_routes(router);
+  return router;
+}
+
+void Api::attach(Controller& controller) {
+  controller_ = &controller;
+  controller.on_committed = [this](const ledger::Entry& entry) { publish(entry); };
+}
+
+void Api::refuse_commands(std::optional<Error> why) { refusal_ = std::move(why); }
+
+Status Api::allow(Role role, const http::Request& request) const {
+  if (role == Role::kAnyone) return {};
+  auto token = request.bearer();
+  if (!token) token = request.header("api-key");
+  if (!token) return fail(Code::kUnauthenticated, "no key: send 'Authorization: Bearer KEY'");
+  const std::string sha256 = sha256_hex(*token);
+  if (role == Role::kGateway) {
+    if (equal_secret(sha256, gateway_token_sha256_)) return {};
+    return fail(Code::kUnauthenticated, "wrong gateway token");
+  }
+  for (const auto& [id, key] : controller_->core.state().keys) {
+    if (key.revoked || !equal_secret(sha256, key.sha256)) continue;
+    if (role == Role::kAdmin && key.role != "admin") {
+      return fail(Code::kPermissionDenied, "key '" + key.name + "' may not do this: it takes the admin key");
+    }
+    return {};
+  }
+  return fail(Code::kUnauthenticated, "wrong or revoked key");
+}
+
+void Api::add(http::Router& router, const char* method, const char* pattern, Role role, Raw handler) {
+  auto on_loop = std::make_shared<Raw>(std::move(handler));
+  router.add(method, pattern, [this, role, on_loop](http::Request request, http::Responder responder) {
+    auto shared = std::make_shared<http::Request>(std::move(request));
+    const bool posted = loop_.post([this, role, on_loop, shared, responder] {
+      if (Status allowed = allow(role, *shared); !allowed) return responder.fail(allowed.error());
+      (*on_loop)(*controller_, *shared, responder);
+    });
+    if (!posted) responder.fail({Code::kUnavailable, "the controller is overloaded or stopping; try again"});
+  });
+}
+
+void Api::read(http::Router& router, const char* pattern, Read handler, Role role) {
+  add(router, "GET", pattern, role,
+      [handler = std::move(handler)](Controller& c, const http::Request& request,
+                                     const http::Responder& responder) {
+        Result<Json> body = handler(c, request);
+        body ? responder.send(*body) : responder.fail(body.error());
+      });
+}
+
+void Api::write(http::Router& router, const char* method, const char* pattern, Role role, Write handler) {
+  add(router, method, pattern, role,
+      [this, handler = std::move(handler)](Controller&, const http::Request& request,
+                                           const http::Responder& responder) {
+        run_write(request, responder, handler);
+      });
+}
+
+void Api::run_write(const http::Request& request, const http::Responder& responder, const Write& handler) {
+  if (refusal_) return responder.fail(*refusal_);
+  if (request.body.size() > kMaxBodyBytes) {
+    const Error error{Code::kInvalidArgument,
+                      "body: " + std::to_string(request.body.size()) + " bytes; at most 1 MiB is taken"};
+    return responder.send(error_json(error), 413);
+  }
+  Core& core = controller_->core;
+  const std::string key = request.header("Idempotency-Key").value_or("");
+  if (key.size() > 200)
+    return responder.fail({Code::kInvalidArgument, "Idempotency-Key: over 200 characters"});
+  const std::string sha256 = sha256_hex(request.method + "\n" + request.path + "\n" + request.body);
+  if (!key.empty()) {
+    auto earlier = core.ledger().find_answer(key, sha256);
+    if (!earlier) return responder.fail(earlier.error());
+    if (*earlier) {
+      http::Response response{
+          static_cast<int>((*earlier)->status), {{"Content-Type", "application/json"}}, (*earlier)->body};
+      // It may be staged only: it is told when it is durable, like the first one.
+      core.after_commit([responder, response] { responder.send(response); });
+      return;
+    }
+  }
+  Result<Json> body = request.body.empty() ? Json::object() : parse_json(request.body, "body");
+  if (!body) return responder.fail(body.error());
+  Result<Answer> answer = handler(*controller_, request, *body);
+  if (!answer) return responder.fail(answer.error());
+  if (!key.empty())
+    core.ledger().stage_answer(key, sha256, 200, answer->stored.value_or(dump_json(answer->body)));
+  core.after_commit([responder, body = std::move(answer->body)] { responder.send(body); });
+}
+
+void Api::close_streams() {
+  for (http::Stream& stream : streams_) stream.close();
+  streams_.clear();
+}
+
+}  // namespace th::control

@@ -1,0 +1,84 @@
+#pragma once
+// The REST routes (docs/api.md). Handlers of the HTTP server post to the loop; the loop checks the key, runs
+// the command, and answers once it is durable.
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "control/controller.h"
+#include "control/loop.h"
+#include "http/server.h"
+
+namespace th::control {
+
+inline constexpr size_t kMaxBodyBytes = size_t{1} << 20;  // of what people send; nodes may send more
+
+inline constexpr const char* kVersion = "0.1.0";
+
+enum class Role { kAnyone, kUser, kAdmin, kGateway };
+
+/// What a command answers, as JSON text. `stored`: what a repeat with the same idempotency key gets, where
+/// that differs (secrets).
+struct Answer {
+  explicit Answer(const Json& json, std::optional<std::string> stored_text = {});
+  std::string body;
+  std::optional<std::string> stored;
+};
+
+class Api {
+ public:
+  Api(Loop& loop, std::string gateway_token_sha256);
+  ~Api();
+  http::Router router();
+
+  // From here on: the loop thread only.
+  void attach(Controller& controller);
+  /// Why commands are refused at the moment; none: they are not.
+  void refuse_commands(std::optional<Error> why);
+  /// Called for POST /shutdown.
+  std::function<void(bool nodes)> on_shutdown;
+
+  /// Ends every event stream.
+  void close_streams();
+
+ private:
+  using Read = std::function<Result<Json>(Controller&, const http::Request&)>;
+  using Write = std::function<Result<Answer>(Controller&, const http::Request&, const Json& body)>;
+  using Raw = std::function<void(Controller&, const http::Request&, http::Responder)>;
+
+  void add(http::Router& router, const char* method, const char* pattern, Role role, Raw handler);
+  void read(http::Router& router, const char* pattern, Read handler, Role role = Role::kUser);
+  void write(http::Router& router, const char* method, const char* pattern, Role role, Write handler);
+  void run_write(const http::Request& request, const http::Responder& responder, const Write& handler);
+
+  void add_fleet_routes(http::Router& router);
+  void add_slice_routes(http::Router& router);
+  void add_job_routes(http::Router& router);
+  void add_serving_routes(http::Router& router);
+  void add_key_routes(http::Router& router);
+  void add_node_routes(http::Router& router);
+  void add_gateway_routes(http::Router& router);
+  void add_event_routes(http::Router& router);
+
+  Status allow(Role role, const http::Request& request) const;
+  void publish(const ledger::Entry& entry);
+  void publish_progress(const std::string& job, const StoredLine& line);
+
+  Loop& loop_;
+  std::string gateway_token_sha256_;
+  Controller* controller_ = nullptr;
+  std::optional<Error> refusal_;
+  std::vector<http::Stream> streams_;
+};
+
+/// The query parameter `name` as an integer. Errors: kInvalidArgument naming it.
+Result<int64_t> query_int(const http::Request& request, const std::string& name, int64_t fallback);
+/// Errors: kInvalidArgument for a field that is not `known`, with the nearest that is, or a body that is no
+/// object.
+Status check_fields(const Json& body, const std::vector<std::string>& known);
+
+}  // namespace th::control

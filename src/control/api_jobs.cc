@@ -1,0 +1,149 @@
+// Routes of jobs, models and deployments.
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "control/api.h"
+#include "control/views.h"
+
+namespace th::control {
+namespace {
+
+constexpr size_t kLogReadBytes = 1 << 20;
+
+Json list(Json items) { return {{"items", std::move(items)}}; }
+
+Result<const ledger::Job*> find_job(Controller& c, const http::Request& request) {
+  const std::string& id = request.params.at("id");
+  if (const ledger::Job* job = c.core.state().find_job(id)) return job;
+  return fail(Code::kNotFound, "job '" + id + "' does not exist; th jobs lists those that do");
+}
+
+Result<const ledger::Deployment*> find_deployment(Controller& c, const http::Request& request) {
+  const std::string& name = request.params.at("name");
+  const auto found = c.core.state().deployments.find(name);
+  if (found != c.core.state().deployments.end()) return &found->second;
+  return fail(Code::kNotFound,
+              "deployment '" + name + "' does not exist; th deployments lists those that do");
+}
+
+Status send_logs(Controller& c, const http::Request& request, const http::Responder& responder) {
+  TH_TRY(const ledger::Job* job, find_job(c, request));
+  TH_TRY(const int64_t rank, query_int(request, "rank", 0));
+  TH_TRY(const int64_t attempt, query_int(request, "attempt", 0));
+  TH_TRY(const int64_t offset, query_int(request, "offset", 0));
+  TH_TRY(const int64_t follow, query_int(request, "follow", 0));
+  if (rank > 1'000'000 || attempt > job->attempt) {
+    return fail(Code::kNotFound, "job '" + job->submitted.job + "' has no such rank or attempt");
+  }
+  const std::string& id = job->submitted.job;
+  if (follow) {
+    c.output.follow(responder.event_stream(), id, static_cast<int>(attempt), static_cast<int>(rank), offset);
+    return {};
+  }
+  const int64_t of = attempt ? attempt : job->attempt;
+  TH_TRY(std::string text,
+         c.output.read_log({id, static_cast<int>(of), static_cast<int>(rank)}, offset, kLogReadBytes));
+  const std::string next = std::to_string(offset + static_cast<int64_t>(text.size()));
+  responder.send(
+      {200, {{"Content-Type", "text/plain; charset=utf-8"}, {"X-Next-Offset", next}}, std::move(text)});
+  return {};
+}
+
+Result<DeploySpec> deploy_spec(const Json& body) {
+  TH_RETURN_IF_ERROR(check_fields(body, {"name", "model", "slice", "gpus", "tokens_per_minute"}));
+  DeploySpec spec;
+  TH_TRY(spec.name, get_string(body, "name"));
+  TH_TRY(spec.model, get_string(body, "model"));
+  if (body.contains("slice") && !body["slice"].is_null()) {
+    TH_TRY(spec.slice, get_string(body, "slice"));
+  }
+  TH_TRY(spec.gpus, get_int(body, "gpus", 1));
+  TH_TRY(spec.tokens_per_minute, get_int(body, "tokens_per_minute", 0));
+  if (spec.gpus < 1 || spec.gpus > 32)
+    return fail(Code::kInvalidArgument, "field 'gpus': want 1 to 32 (one node)");
+  if (spec.tokens_per_minute < 0)
+    return fail(Code::kInvalidArgument, "field 'tokens_per_minute': want an integer >= 0");
+  return spec;
+}
+
+}  // namespace
+
+void Api::add_job_routes(http::Router& router) {
+  write(router, "POST", "/api/v1/jobs", Role::kUser,
+        [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
+          TH_TRY(const request::JobSpec spec, request::job_spec_from_json(body));
+          TH_TRY(const std::string id, c.jobs.submit(spec, "batch"));
+          return Answer{job_json(c, c.core.state().jobs.at(id)), {}};
+        });
+  write(router, "DELETE", "/api/v1/jobs/{id}", Role::kUser,
+        [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
+          TH_TRY(const ledger::Job* job, find_job(c, request));
+          c.jobs.cancel(job->submitted.job, "cancelled", "cancelled by hand");
+          return Answer{job_json(c, *job), {}};
+        });
+  read(router, "/api/v1/jobs", [](Controller& c, const http::Request&) -> Result<Json> {
+    Json items = Json::array();
+    for (const auto& [id, job] : c.core.state().jobs) items.push_back(job_json(c, job));
+    return list(std::move(items));
+  });
+  read(router, "/api/v1/jobs/{id}", [](Controller& c, const http::Request& request) -> Result<Json> {
+    TH_TRY(const ledger::Job* job, find_job(c, request));
+    return job_json(c, *job);
+  });
+  read(router, "/api/v1/jobs/{id}/metrics", [](Controller& c, const http::Request& request) -> Result<Json> {
+    TH_TRY(const ledger::Job* job, find_job(c, request));
+    Json items = Json::array();
+    for (const StoredLine& line : c.output.metrics(job->submitted.job)) {
+      if (auto json = parse_json(line.line, "metrics line")) items.push_back(*std::move(json));
+    }
+    return list(std::move(items));
+  });
+  add(router, "GET", "/api/v1/jobs/{id}/logs", Role::kUser,
+      [](Controller& c, const http::Request& request, const http::Responder& responder) {
+        if (Status sent = send_logs(c, request, responder); !sent) responder.fail(sent.error());
+      });
+}
+
+void Api::add_serving_routes(http::Router& router) {
+  read(router, "/api/v1/models", [](Controller& c, const http::Request&) -> Result<Json> {
+    Json items = Json::array();
+    for (const auto& [name, versions] : c.core.state().models) {
+      for (const auto& model : versions) items.push_back(model_json(model));
+    }
+    return list(std::move(items));
+  });
+  read(router, "/api/v1/models/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
+    const std::string& name = request.params.at("name");
+    const auto found = c.core.state().models.find(name);
+    if (found == c.core.state().models.end()) {
+      return fail(Code::kNotFound,
+                  "model '" + name + "' is not in the registry; th models lists those that are");
+    }
+    return model_json(found->second.back());
+  });
+  write(router, "POST", "/api/v1/deployments", Role::kUser,
+        [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
+          TH_TRY(const DeploySpec spec, deploy_spec(body));
+          TH_RETURN_IF_ERROR(c.deployments.create(spec));
+          return Answer{deployment_json(c, c.core.state().deployments.at(spec.name)), {}};
+        });
+  write(router, "DELETE", "/api/v1/deployments/{name}", Role::kUser,
+        [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
+          TH_TRY(const ledger::Deployment* deployment, find_deployment(c, request));
+          TH_RETURN_IF_ERROR(c.deployments.stop(deployment->created.name, "undeployed by hand"));
+          return Answer{deployment_json(c, *deployment), {}};
+        });
+  read(router, "/api/v1/deployments", [](Controller& c, const http::Request&) -> Result<Json> {
+    Json items = Json::array();
+    for (const auto& [name, deployment] : c.core.state().deployments)
+      items.push_back(deployment_json(c, deployment));
+    return list(std::move(items));
+  });
+  read(router, "/api/v1/deployments/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
+    TH_TRY(const ledger::Deployment* deployment, find_deployment(c, request));
+    return deployment_json(c, *deployment);
+  });
+}
+
+}  // namespace th::control

@@ -1,0 +1,148 @@
+// Routes of the other programs: nodes and the gateway; and the event stream.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "base/units.h"
+#include "control/api.h"
+#include "control/views.h"
+
+namespace th::control {
+namespace {
+
+constexpr int64_t kMaxWaitMs = 10'000;
+constexpr size_t kMaxUsageRecords = 10'000;
+constexpr size_t kMaxEventStreams = 256;
+
+Result<int64_t> wait_ns(const http::Request& request) {
+  TH_TRY(const int64_t ms, query_int(request, "wait_ms", 0));
+  return std::min(ms, kMaxWaitMs) * kMillisecond;
+}
+
+Result<ledger::UsageRecord> usage_record(const Json& json) {
+  TH_RETURN_IF_ERROR(check_fields(json, {"seq", "time_ns", "key_id", "deployment", "prompt_tokens",
+                                         "completion_tokens", "latency_ns", "status"}));
+  ledger::UsageRecord out;
+  TH_TRY(out.seq, get_int(json, "seq"));
+  TH_TRY(out.time_ns, get_int(json, "time_ns"));
+  TH_TRY(out.key_id, get_string(json, "key_id"));
+  TH_TRY(out.deployment, get_string(json, "deployment"));
+  TH_TRY(out.prompt_tokens, get_int(json, "prompt_tokens"));
+  TH_TRY(out.completion_tokens, get_int(json, "completion_tokens"));
+  TH_TRY(out.latency_ns, get_int(json, "latency_ns", 0));
+  TH_TRY(out.status, get_int(json, "status", 200));
+  constexpr int64_t kMaxTokens = 1'000'000'000;
+  const bool sound = out.seq > 0 && out.prompt_tokens >= 0 && out.prompt_tokens <= kMaxTokens &&
+                     out.completion_tokens >= 0 && out.completion_tokens <= kMaxTokens;
+  if (!sound) return fail(Code::kInvalidArgument, "records: seq counts from 1, tokens are 0 to 1e9");
+  return out;
+}
+
+std::string event_data(const ledger::Entry& entry) {
+  const std::string fields = ledger::event_to_json(entry.event);
+  const std::string time = "{\"time_ns\":" + std::to_string(entry.time_ns);
+  return fields == "{}" ? time + "}" : time + "," + fields.substr(1);
+}
+
+}  // namespace
+
+void Api::add_node_routes(http::Router& router) {
+  add(router, "POST", "/api/v1/node/{vm}/sync", Role::kAnyone,
+      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
+        const std::string& vm = request.params.at("vm");
+        auto run = [&]() -> Status {
+          TH_RETURN_IF_ERROR(c.nodes.check(vm, request.bearer().value_or("")));
+          if (refusal_) return fail(*refusal_);
+          TH_TRY(const int64_t wait, wait_ns(request));
+          TH_TRY(const Json body, parse_json(request.body, "sync"));
+          TH_TRY(const node::SyncRequest report, node::sync_request_from_json(body));
+          c.nodes.sync(vm, report, wait, responder);
+          return {};
+        };
+        if (Status done = run(); !done) responder.fail(done.error());
+      });
+  add(router, "POST", "/api/v1/node/{vm}/log", Role::kAnyone,
+      [](Controller& c, const http::Request& request, const http::Responder& responder) {
+        const std::string& vm = request.params.at("vm");
+        auto run = [&]() -> Result<Json> {
+          TH_RETURN_IF_ERROR(c.nodes.check(vm, request.bearer().value_or("")));
+          TH_TRY(const int64_t offset, query_int(request, "offset", 0));
+          const auto text = request.query.find("task");
+          if (text == request.query.end())
+            return fail(Code::kInvalidArgument, "query parameter 'task' is missing");
+          TH_TRY(const node::TaskId task, node::parse_task_id(text->second));
+          TH_TRY(const int64_t next, c.nodes.log(vm, task, offset, request.body));
+          return Json{{"next_offset", next}};
+        };
+        auto done = run();
+        done ? responder.send(*done) : responder.fail(done.error());
+      });
+}
+
+void Api::add_gateway_routes(http::Router& router) {
+  add(router, "GET", "/api/v1/gateway/config", Role::kGateway,
+      [](Controller& c, const http::Request& request, const http::Responder& responder) {
+        const auto have = query_int(request, "have", 0);
+        const auto wait = wait_ns(request);
+        if (!have) return responder.fail(have.error());
+        if (!wait) return responder.fail(wait.error());
+        c.deployments.wait_for_config(*have, *wait, responder);
+      });
+  write(router, "POST", "/api/v1/gateway/usage", Role::kGateway,
+        [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
+          TH_RETURN_IF_ERROR(check_fields(body, {"journal", "records"}));
+          TH_TRY(const std::string journal, get_string(body, "journal"));
+          TH_RETURN_IF_ERROR(check_name(journal, "journal"));
+          if (!body.contains("records") || !body["records"].is_array() ||
+              body["records"].size() > kMaxUsageRecords) {
+            return fail(Code::kInvalidArgument, "field 'records': want a list of at most 10,000");
+          }
+          std::vector<ledger::UsageRecord> records;
+          for (const Json& item : body["records"]) {
+            TH_TRY(records.emplace_back(), usage_record(item));
+          }
+          TH_TRY(const int64_t acked, c.deployments.take_usage(journal, std::move(records)));
+          return Answer(Json{{"acked_seq", acked}});
+        });
+}
+
+void Api::add_event_routes(http::Router& router) {
+  add(router, "GET", "/api/v1/events", Role::kUser,
+      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
+        std::erase_if(streams_, [](const http::Stream& stream) { return !stream.alive(); });
+        if (streams_.size() >= kMaxEventStreams) {
+          return responder.fail({Code::kResourceExhausted, "256 event streams are open; close one first"});
+        }
+        http::Stream stream = responder.event_stream();
+        const std::string last = request.header("Last-Event-ID").value_or("");
+        if (!last.empty()) {
+          const Status sent = c.core.ledger().read(
+              std::strtoll(last.c_str(), nullptr, 10), [&](const ledger::Entry& entry) -> Status {
+                const bool taken =
+                    stream.event(event_data(entry), ledger::kind_of(entry.event), std::to_string(entry.seq));
+                return taken ? Status() : fail(Code::kCancelled, "the reader is too slow or gone");
+              });
+          if (!sent) return stream.close();
+        }
+        streams_.push_back(stream);
+      });
+}
+
+void Api::publish(const ledger::Entry& entry) {
+  if (streams_.empty()) return;
+  const std::string data = event_data(entry), kind = ledger::kind_of(entry.event),
+                    id = std::to_string(entry.seq);
+  std::erase_if(streams_, [&](http::Stream& stream) { return !stream.event(data, kind, id); });
+}
+
+void Api::publish_progress(const std::string& job, const StoredLine& line) {
+  if (line.event != "progress" || streams_.empty()) return;
+  const std::string data =
+      fmt::format("{{\"job\":\"{}\",\"attempt\":{},\"line\":{}}}", job, line.attempt, line.line);
+  std::erase_if(streams_, [&](http::Stream& stream) { return !stream.event(data, "progress"); });
+}
+
+}  // namespace th::control

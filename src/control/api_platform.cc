@@ -1,0 +1,149 @@
+// Routes of the fleet, slices, nodes' hosts, keys and the daemon itself.
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "control/api.h"
+#include "control/views.h"
+
+namespace th::control {
+namespace {
+
+Json list(Json items) { return {{"items", std::move(items)}}; }
+
+Result<const ledger::Slice*> find_slice(Controller& c, const http::Request& request) {
+  const std::string& name = request.params.at("name");
+  if (const ledger::Slice* slice = c.core.state().find_slice(name)) return slice;
+  return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
+}
+
+}  // namespace
+
+void Api::add_fleet_routes(http::Router& router) {
+  read(
+      router, "/health",
+      [](Controller&, const http::Request&) -> Result<Json> {
+        return Json{{"status", "ok"}, {"version", kVersion}};
+      },
+      Role::kAnyone);
+  add(router, "GET", "/metrics", Role::kAnyone,
+      [](Controller& c, const http::Request&, const http::Responder& responder) {
+        responder.send(
+            http::Response{200, {{"Content-Type", "text/plain; version=0.0.4"}}, prometheus_text(c)});
+      });
+  read(router, "/api/v1/fleet",
+       [](Controller& c, const http::Request&) -> Result<Json> { return fleet_json(c); });
+  read(router, "/api/v1/nodes", [](Controller& c, const http::Request&) -> Result<Json> {
+    Json items = Json::array();
+    for (const auto& [id, vm] : c.core.state().vms) {
+      if (vm.state != ledger::VmState::kDeleted) items.push_back(node_json(c, vm));
+    }
+    return list(std::move(items));
+  });
+  write(router, "POST", "/api/v1/hosts/{host}/drain", Role::kAdmin,
+        [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
+          TH_RETURN_IF_ERROR(check_fields(body, {"reason"}));
+          TH_TRY(const std::string reason, get_string(body, "reason", std::string("drained by hand")));
+          const std::string& host = request.params.at("host");
+          TH_RETURN_IF_ERROR(c.core.fleet().find_host(host));
+          c.core.stage(ledger::HostDrained{host, reason});
+          return Answer(Json{{"host", host}, {"state", "drained"}, {"reason", reason}});
+        });
+  write(router, "POST", "/api/v1/hosts/{host}/resume", Role::kAdmin,
+        [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
+          TH_RETURN_IF_ERROR(check_fields(body, {}));
+          const std::string& host = request.params.at("host");
+          TH_RETURN_IF_ERROR(c.core.fleet().find_host(host));
+          if (c.core.state().drained.count(host)) c.core.stage(ledger::HostResumed{host});
+          return Answer(Json{{"host", host}, {"state", "in use"}});
+        });
+  write(router, "POST", "/api/v1/shutdown", Role::kAdmin,
+        [this](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
+          TH_RETURN_IF_ERROR(check_fields(body, {"nodes"}));
+          TH_TRY(const bool nodes, get_bool(body, "nodes", false));
+          c.core.after_commit([this, nodes] { on_shutdown(nodes); });
+          return Answer(Json{{"stopping", true}, {"nodes", nodes}});
+        });
+}
+
+void Api::add_slice_routes(http::Router& router) {
+  // Asking changes nothing, so it is no command and leaves no answer behind.
+  add(router, "POST", "/api/v1/offers", Role::kUser,
+      [](Controller& c, const http::Request& request, const http::Responder& responder) {
+        auto offer = [&]() -> Result<Json> {
+          TH_TRY(const Json body, parse_json(request.body, "body"));
+          TH_TRY(const request::SliceSpec spec, request::slice_spec_from_json(body));
+          TH_TRY(const Offer offer, c.slices.offer(spec, c.jobs.reservations()));
+          return offer_json(c, spec.series, offer);
+        }();
+        offer ? responder.send(*offer) : responder.fail(offer.error());
+      });
+  write(router, "POST", "/api/v1/slices", Role::kUser,
+        [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
+          TH_TRY(const request::SliceSpec spec, request::slice_spec_from_json(body));
+          TH_TRY(const std::string id, c.slices.hold(spec, c.jobs.reservations()));
+          return Answer{slice_json(c, c.core.state().slices.at(id)), {}};
+        });
+  write(router, "POST", "/api/v1/slices/{name}/commit", Role::kUser,
+        [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
+          TH_RETURN_IF_ERROR(check_fields(body, {}));
+          TH_RETURN_IF_ERROR(c.slices.commit(request.params.at("name")));
+          return Answer{slice_json(c, *c.core.state().find_slice(request.params.at("name"))), {}};
+        });
+  write(router, "DELETE", "/api/v1/slices/{name}", Role::kUser,
+        [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
+          TH_RETURN_IF_ERROR(c.slices.release(request.params.at("name"), "released by hand"));
+          return Answer{slice_json(c, *c.core.state().find_slice(request.params.at("name"))), {}};
+        });
+  read(router, "/api/v1/slices", [](Controller& c, const http::Request&) -> Result<Json> {
+    Json items = Json::array();
+    for (const auto& [id, slice] : c.core.state().slices) items.push_back(slice_json(c, slice));
+    return list(std::move(items));
+  });
+  read(router, "/api/v1/slices/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
+    TH_TRY(const ledger::Slice* slice, find_slice(c, request));
+    return slice_json(c, *slice);
+  });
+  read(router, "/api/v1/why/{subject}",
+       [](Controller& c, const http::Request& request) { return why_json(c, request.params.at("subject")); });
+  read(router, "/api/v1/usage",
+       [](Controller& c, const http::Request&) -> Result<Json> { return usage_json(c); });
+}
+
+void Api::add_key_routes(http::Router& router) {
+  write(router, "POST", "/api/v1/keys", Role::kAdmin,
+        [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
+          TH_RETURN_IF_ERROR(check_fields(body, {"name"}));
+          TH_TRY(const std::string name, get_string(body, "name"));
+          TH_RETURN_IF_ERROR(check_name(name, "key name"));
+          const std::string id = "key-" + std::to_string(c.core.state().next_key);
+          const std::string secret = c.core.token();
+          c.core.stage(ledger::KeyAdded{id, name, sha256_hex(secret), "user"});
+          // The ledger never holds a secret, so a repeat cannot show it again.
+          const Json stored = {{"id", id}, {"name", name}, {"key", nullptr}};
+          return Answer(Json{{"id", id}, {"name", name}, {"key", secret}}, dump_json(stored));
+        });
+  read(
+      router, "/api/v1/keys",
+      [](Controller& c, const http::Request&) -> Result<Json> {
+        Json items = Json::array();
+        for (const auto& [id, key] : c.core.state().keys) items.push_back(key_json(key));
+        return list(std::move(items));
+      },
+      Role::kAdmin);
+  write(router, "DELETE", "/api/v1/keys/{id}", Role::kAdmin,
+        [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
+          const std::string& id = request.params.at("id");
+          const auto key = c.core.state().keys.find(id);
+          if (key == c.core.state().keys.end()) {
+            return fail(Code::kNotFound, "key '" + id + "' does not exist; th key list shows those that do");
+          }
+          if (key->second.role == "admin") {
+            return fail(Code::kFailedPrecondition, "key '" + id + "' is the admin key; it cannot be revoked");
+          }
+          if (!key->second.revoked) c.core.stage(ledger::KeyRevoked{id});
+          return Answer{key_json(key->second), {}};
+        });
+}
+
+}  // namespace th::control

@@ -1,0 +1,43 @@
+#include "control/controller.h"
+
+namespace th::control {
+
+Controller::Controller(CoreParts parts)
+    : core(parts),
+      output(parts.state_dir / "logs"),
+      slices(core),
+      jobs(core, slices, output),
+      nodes(core, slices, output),
+      deployments(core, jobs) {}
+
+Result<std::unique_ptr<Controller>> Controller::start(CoreParts parts) {
+  std::unique_ptr<Controller> out(new Controller(std::move(parts)));
+  auto take = [self = out.get()](const ledger::Entry& entry) {
+    self->timeline.add(entry, self->core.state());
+    self->deployments.committed(entry);
+    if (self->on_committed) self->on_committed(entry);
+  };
+  TH_RETURN_IF_ERROR(out->core.ledger().read(0, [&](const ledger::Entry& entry) -> Status {
+    take(entry);
+    return {};
+  }));
+  out->core.ledger().on_committed(take);
+  out->jobs.restore();
+  return out;
+}
+
+Status Controller::step() {
+  // Jobs first: what they end decides what slices may be released; twice, since slices in turn end jobs.
+  jobs.step();
+  slices.step();
+  nodes.step();
+  jobs.step();
+  deployments.step();
+  TH_RETURN_IF_ERROR(core.commit());
+  nodes.answer_waiting();
+  deployments.answer_waiting();
+  output.pump(core.state());
+  return {};
+}
+
+}  // namespace th::control

@@ -1,0 +1,55 @@
+#pragma once
+// Deployments (a model served under a name), and what the gateway is told and tells. Thread: the loop only.
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "control/core.h"
+#include "control/jobs.h"
+#include "http/server.h"
+
+namespace th::control {
+
+struct DeploySpec {
+  std::string name, model;
+  std::optional<std::string> slice;
+  int64_t gpus = 1, tokens_per_minute = 0;
+};
+
+class Deployments {
+ public:
+  Deployments(Core& core, Jobs& jobs);
+
+  /// Errors: kInvalidArgument (name), kNotFound (model, slice), kAlreadyExists, those of Jobs::submit.
+  Status create(const DeploySpec& spec);
+  Status stop(const std::string& name, const std::string& reason);
+  /// Follows the serving jobs.
+  void step();
+
+  /// {"generation","deployments","keys"}.
+  Json gateway_config() const;
+  void wait_for_config(int64_t have_generation, int64_t wait_ns, http::Responder responder);
+  /// Only when everything staged is durable.
+  void answer_waiting();
+  /// Takes each record once. Returns the last seq that is taken. Errors: kInvalidArgument.
+  Result<int64_t> take_usage(const std::string& journal, std::vector<ledger::UsageRecord> records);
+
+  /// Seq of the last event that changed what the gateway is told. Called for each committed event.
+  void committed(const ledger::Entry& entry);
+
+ private:
+  struct Waiting {
+    http::Responder responder;
+    int64_t have_generation = 0, deadline_ns = 0;
+  };
+  void ready(const std::string& job, const std::string& url);
+
+  Core& core_;
+  Jobs& jobs_;
+  int64_t generation_ = 0;
+  std::vector<Waiting> waiting_;
+};
+
+}  // namespace th::control

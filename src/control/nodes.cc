@@ -1,0 +1,210 @@
+#include "control/nodes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "base/units.h"
+
+namespace th::control {
+namespace {
+
+using ledger::Vm;
+using ledger::VmState;
+
+constexpr int64_t kSuspectNs = 5 * kSecond;
+constexpr int64_t kSilentNs = 15 * kSecond;
+constexpr int64_t kFirstWordNs = 30 * kSecond;
+constexpr int64_t kAskIntervalNs = kSecond;
+constexpr int64_t kListTimeoutNs = 10 * kSecond;
+constexpr int64_t kRemoveTimeoutNs = 30 * kSecond;
+
+bool is_up(const Vm& vm) { return vm.state == VmState::kUp || vm.state == VmState::kReady; }
+
+Status check_wanted(const ledger::State& state, const std::string& name) {
+  const auto vm = state.vms.find(name);
+  if (vm == state.vms.end()) return fail(Code::kPermissionDenied, "VM '" + name + "' is not known here");
+  if (vm->second.state == VmState::kDown || vm->second.state == VmState::kDeleted) {
+    return fail(Code::kPermissionDenied, "VM '" + name + "' is no longer wanted");
+  }
+  return {};
+}
+
+std::string failed_checks(const node::Validation& validation) {
+  std::vector<std::string> out;
+  for (const node::Check& check : validation.checks) {
+    if (!check.ok) out.push_back(fmt::format("{} is {}, want {}", check.name, check.value, check.want));
+  }
+  return "it failed its validation: " + join(out, "; ");
+}
+
+}  // namespace
+
+Status Nodes::check(const std::string& name, const std::string& token) const {
+  TH_RETURN_IF_ERROR(check_wanted(core_.state(), name));
+  const Vm& vm = core_.state().vms.at(name);
+  if (vm.token_sha256.empty())
+    return fail(Code::kUnavailable, "VM '" + name + "' is still being made; try again");
+  if (!equal_secret(sha256_hex(token), vm.token_sha256)) {
+    return fail(Code::kUnauthenticated, "VM '" + name + "': wrong node token");
+  }
+  return {};
+}
+
+void Nodes::sync(const std::string& name, const node::SyncRequest& request, int64_t wait_ns,
+                 http::Responder responder) {
+  const Vm& vm = core_.state().vms.at(name);
+  seen_[name].heard_ns = core_.monotonic_ns();
+  take_validation(vm, request);
+  core_.launcher().on_report(name, request);
+  // Metrics are acknowledged at once, so that the node does not hold them longer than it must.
+  const bool at_once = !request.metrics.empty();
+  const int64_t deadline_ns = core_.monotonic_ns() + (at_once ? 0 : wait_ns);
+  if (auto old = waiting_.find(name); old != waiting_.end()) {
+    old->second.deadline_ns = 0;
+    const http::Responder earlier = old->second.responder;
+    core_.after_commit(
+        [this, name, earlier] { earlier.send(node::to_json(core_.launcher().desired(name))); });
+    waiting_.erase(old);
+  }
+  waiting_.emplace(name, Waiting{std::move(responder), request.have_generation, deadline_ns});
+}
+
+void Nodes::take_validation(const Vm& vm, const node::SyncRequest& request) {
+  if (!request.validation) return;
+  if (!request.validation->ok) {
+    slices_.node_down(vm.id, failed_checks(*request.validation));
+  } else if (vm.state == VmState::kUp || vm.boot_id != request.boot_id) {
+    core_.stage(ledger::NodeValidated{vm.id, request.boot_id, request.address});
+  }
+}
+
+void Nodes::answer_waiting() {
+  std::erase_if(waiting_, [&](auto& item) {
+    auto& [name, waiting] = item;
+    const bool changed = core_.launcher().generation(name) != waiting.have_generation;
+    if (Status known = check_wanted(core_.state(), name); !known) {
+      waiting.responder.fail(known.error());
+      return true;
+    }
+    if (!changed && core_.monotonic_ns() < waiting.deadline_ns) return false;
+    waiting.responder.send(node::to_json(core_.launcher().desired(name)));
+    return true;
+  });
+}
+
+Result<int64_t> Nodes::log(const std::string& vm, const node::TaskId& task, int64_t offset,
+                           std::string_view bytes) {
+  const auto job = core_.state().jobs.find(task.job);
+  const bool its = job != core_.state().jobs.end() && job->second.slice == core_.state().vms.at(vm).slice &&
+                   task.attempt <= job->second.attempt;
+  if (!its)
+    return fail(Code::kPermissionDenied, "task '" + task.text() + "' does not run on VM '" + vm + "'");
+  if (offset < 0) return fail(Code::kInvalidArgument, "offset: want an integer >= 0");
+  return output_.append_log(task, offset, bytes);
+}
+
+void Nodes::step() {
+  const int64_t now_ns = core_.monotonic_ns();
+  const int64_t pause_ns = last_step_ns_ == 0 ? 0 : now_ns - last_step_ns_;
+  last_step_ns_ = now_ns;
+  look_for_silent(pause_ns > 2 * kSecond ? pause_ns : 0);
+  if (!asking_ && now_ns >= next_ask_ns_) ask_provider();
+}
+
+/// `pause_ns`: how long this program itself did not run; nobody could be heard in that time.
+void Nodes::look_for_silent(int64_t pause_ns) {
+  const int64_t now_ns = core_.monotonic_ns();
+  for (const std::string& id : core_.active_slices()) {
+    for (const std::string& name : core_.state().slices.at(id).vms) {
+      const Vm& vm = core_.state().vms.at(name);
+      if (!is_up(vm)) {
+        seen_.erase(name);
+        continue;
+      }
+      Seen& seen = seen_[name];
+      if (seen.since_ns == 0) seen.since_ns = now_ns;
+      seen.since_ns += pause_ns;
+      if (seen.heard_ns) seen.heard_ns += pause_ns;
+      const bool silent =
+          seen.heard_ns ? now_ns - seen.heard_ns > kSilentNs : now_ns - seen.since_ns > kFirstWordNs;
+      if (silent) {
+        slices_.node_down(name, fmt::format("it was not heard of for {}",
+                                            format_duration(seen.heard_ns ? kSilentNs : kFirstWordNs)));
+      }
+    }
+  }
+}
+
+void Nodes::ask_provider() {
+  asking_ = true;
+  const int64_t asked_ns = core_.monotonic_ns();
+  core_.after_commit([this, asked_ns] {
+    core_.offload([this, asked_ns]() -> std::function<void()> {
+      auto there = core_.provider().list(kListTimeoutNs);
+      return [this, asked_ns, there] {
+        asking_ = false;
+        next_ask_ns_ = core_.monotonic_ns() + kAskIntervalNs;
+        if (there) {
+          compare(*there, asked_ns);
+        } else {
+          log_warn("the provider cannot say which VMs exist: {}", there.error().message);
+        }
+      };
+    });
+  });
+}
+
+void Nodes::compare(const std::vector<cloud::VmState>& there, int64_t asked_ns) {
+  std::map<std::string, const cloud::VmState*> by_name;
+  for (const cloud::VmState& vm : there) {
+    by_name[vm.vm] = &vm;
+    const auto known = core_.state().vms.find(vm.vm);
+    const bool orphan = known == core_.state().vms.end() || known->second.state == VmState::kDeleted;
+    if (orphan) remove_orphan(vm.vm);
+  }
+  const auto active = core_.active_slices();
+  for (const std::string& id : active) {
+    for (const std::string& name : core_.state().slices.at(id).vms) {
+      const Vm& vm = core_.state().vms.at(name);
+      const auto seen = seen_.find(name);
+      // Only what was up before the question was asked can be judged by its answer.
+      if (!is_up(vm) || seen == seen_.end() || seen->second.since_ns >= asked_ns) continue;
+      const auto found = by_name.find(name);
+      if (found == by_name.end()) {
+        slices_.node_down(name, "its VM does not exist any more");
+      } else if (found->second->phase == cloud::VmPhase::kDead) {
+        slices_.node_down(name, found->second->detail.empty() ? "its VM is dead" : found->second->detail);
+      }
+    }
+  }
+}
+
+void Nodes::remove_orphan(const std::string& vm) {
+  if (orphans_.count(vm)) return;
+  orphans_[vm] = true;
+  log_warn("VM {} belongs to no slice; deleting it", vm);
+  core_.after_commit([this, vm] {
+    core_.offload([this, vm]() -> std::function<void()> {
+      Status removed = core_.provider().remove(vm, kRemoveTimeoutNs);
+      return [this, vm, removed] {
+        orphans_.erase(vm);
+        if (!removed) log_warn("VM {}: could not be deleted: {}", vm, removed.error().message);
+      };
+    });
+  });
+}
+
+int64_t Nodes::silent_ns(const std::string& vm) const {
+  const auto seen = seen_.find(vm);
+  return seen == seen_.end() || seen->second.heard_ns == 0 ? -1
+                                                           : core_.monotonic_ns() - seen->second.heard_ns;
+}
+
+bool Nodes::suspect(const std::string& vm) const { return silent_ns(vm) > kSuspectNs; }
+
+}  // namespace th::control

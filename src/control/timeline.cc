@@ -1,0 +1,156 @@
+#include "control/timeline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "base/units.h"
+
+namespace th::control {
+namespace {
+
+constexpr size_t kMaxMoments = 1000;
+
+std::string hosts_text(const std::vector<ledger::Share>& hosts) {
+  std::vector<std::string> out;
+  for (const ledger::Share& share : hosts)
+    out.push_back(fmt::format("{} ({} GPUs, rack {})", share.host, share.gpus, share.rack));
+  return join(out, ", ");
+}
+
+std::string nodes_text(const std::vector<ledger::RankPlace>& ranks) {
+  std::vector<std::string> out;
+  for (const ledger::RankPlace& rank : ranks) {
+    if (std::find(out.begin(), out.end(), rank.vm) == out.end()) out.push_back(rank.vm);
+  }
+  return join(out, ", ");
+}
+
+struct Describer {
+  const ledger::State& state;
+
+  using Pair = std::pair<std::string, std::string>;  // what, why
+  Pair operator()(const ledger::FleetLoaded& e) { return {"fleet " + e.name + " loaded", ""}; }
+  Pair operator()(const ledger::KeyAdded& e) { return {"key " + e.name + " added", ""}; }
+  Pair operator()(const ledger::KeyRevoked&) { return {"key revoked", ""}; }
+  Pair operator()(const ledger::SliceHeld& e) {
+    return {fmt::format("slice {} held: {} GPUs of {} for {} at {}", e.name, e.gpus, e.series,
+                        format_duration(e.end_ns - e.start_ns), format_money(e.price_microusd)),
+            e.placement + (e.hosts.empty() ? "" : "; " + hosts_text(e.hosts))};
+  }
+  Pair operator()(const ledger::SliceHostReplaced& e) {
+    return {fmt::format("host {} takes the place of {}", e.host.host, e.lost), "the node on it was lost"};
+  }
+  Pair operator()(const ledger::SliceCommitted& e) { return {"slice committed", e.reason}; }
+  Pair operator()(const ledger::SliceExpired& e) { return {"hold expired", e.reason}; }
+  Pair operator()(const ledger::SliceReady&) {
+    return {"slice ready: handed over", "every node is up and validated"};
+  }
+  Pair operator()(const ledger::SliceReleasing& e) { return {"slice is being released", e.reason}; }
+  Pair operator()(const ledger::SliceReleased&) { return {"slice released", "its VMs are deleted"}; }
+  Pair operator()(const ledger::SliceFailed& e) { return {"slice failed: all of it rolled back", e.reason}; }
+  Pair operator()(const ledger::VmRequested& e) {
+    return {fmt::format("node {} requested on host {}", e.vm, e.host), ""};
+  }
+  Pair operator()(const ledger::VmUp& e) { return {"node " + e.vm + " starts", ""}; }
+  Pair operator()(const ledger::NodeValidated& e) {
+    return {"node " + e.vm + " ready", "it passed its validation"};
+  }
+  Pair operator()(const ledger::NodeDown& e) { return {"node " + e.vm + " down", e.reason}; }
+  Pair operator()(const ledger::VmDeleted& e) { return {"node " + e.vm + " deleted", ""}; }
+  Pair operator()(const ledger::HostDrained& e) { return {"host " + e.host + " drained", e.reason}; }
+  Pair operator()(const ledger::HostResumed& e) { return {"host " + e.host + " back in use", ""}; }
+  Pair operator()(const ledger::JobSubmitted& e) {
+    return {fmt::format("{} submitted: {} GPUs", e.job, e.gpus),
+            e.slice.empty() ? "it gets a slice of its own" : ""};
+  }
+  Pair operator()(const ledger::AttemptStarted& e) {
+    return {fmt::format("attempt {} starts: {} ranks on {}", e.attempt, e.ranks.size(), nodes_text(e.ranks)),
+            ""};
+  }
+  Pair operator()(const ledger::AttemptRunning& e) {
+    return {fmt::format("attempt {} runs", e.attempt), "every rank is up"};
+  }
+  Pair operator()(const ledger::RankExited& e) {
+    const std::string how = e.signal           ? fmt::format("ended by signal {}", e.signal)
+                            : e.exit_code >= 0 ? fmt::format("exited with code {}", e.exit_code)
+                                               : "lost";
+    return {fmt::format("rank {} on node {} {}", e.rank, e.vm, how), e.reason};
+  }
+  Pair operator()(const ledger::CheckpointSaved& e) {
+    return {fmt::format("checkpoint at step {}", e.step), ""};
+  }
+  Pair operator()(const ledger::AttemptEnded& e) {
+    return {fmt::format("attempt {} {}", e.attempt,
+                        e.succeeded ? "succeeded" : "failed; its other ranks are stopped"),
+            e.reason};
+  }
+  Pair operator()(const ledger::JobCancelling& e) { return {"job is being stopped", e.reason}; }
+  Pair operator()(const ledger::JobFinished& e) { return {"job " + e.state, e.reason}; }
+  Pair operator()(const ledger::ModelRegistered& e) {
+    return {fmt::format("model {} version {} registered", e.name, e.version), ""};
+  }
+  Pair operator()(const ledger::DeploymentCreated& e) {
+    return {fmt::format("deployment {} of model {} created", e.name, e.model), ""};
+  }
+  Pair operator()(const ledger::DeploymentReady& e) {
+    return {"deployment " + e.name + " ready at " + e.url, ""};
+  }
+  Pair operator()(const ledger::DeploymentUnready& e) {
+    return {"deployment " + e.name + " has no replica", e.reason};
+  }
+  Pair operator()(const ledger::DeploymentStopped& e) {
+    return {"deployment " + e.name + (e.failed ? " failed" : " stopped"), e.reason};
+  }
+  Pair operator()(const ledger::UsageRecorded& e) {
+    return {fmt::format("{} requests metered", e.records.size()), ""};
+  }
+};
+
+}  // namespace
+
+Moment describe(const ledger::Entry& entry, const ledger::State& state) {
+  auto [what, why] = std::visit(Describer{state}, entry.event);
+  return {entry.seq, entry.time_ns, std::move(what), std::move(why)};
+}
+
+void Timeline::put(const std::string& subject, const Moment& moment) {
+  auto& list = moments_[subject];
+  if (!list.empty() && list.back().seq == moment.seq) return;
+  list.push_back(moment);
+  if (list.size() > kMaxMoments) list.erase(list.begin(), list.begin() + kMaxMoments / 4);
+}
+
+void Timeline::add(const ledger::Entry& entry, const ledger::State& state) {
+  const Moment moment = describe(entry, state);
+  if (const auto* held = std::get_if<ledger::SliceHeld>(&entry.event); held && held->implicit) {
+    job_of_slice_[held->slice] = held->name;
+  }
+  if (const auto* started = std::get_if<ledger::AttemptStarted>(&entry.event)) {
+    for (const auto& rank : started->ranks) jobs_on_vm_[rank.vm].insert(started->job);
+  }
+  for (const std::string& subject : ledger::subjects_of(entry.event)) {
+    put(subject, moment);
+    const auto vm = state.vms.find(subject);
+    if (vm != state.vms.end()) put(vm->second.slice, moment);
+    const auto job = job_of_slice_.find(vm == state.vms.end() ? subject : vm->second.slice);
+    if (job != job_of_slice_.end()) put(job->second, moment);
+  }
+  if (const auto* down = std::get_if<ledger::NodeDown>(&entry.event)) {
+    for (const std::string& job : jobs_on_vm_[down->vm]) put(job, moment);
+    jobs_on_vm_.erase(down->vm);
+  }
+  if (const auto* finished = std::get_if<ledger::JobFinished>(&entry.event)) {
+    for (auto& [vm, jobs] : jobs_on_vm_) jobs.erase(finished->job);
+    std::erase_if(jobs_on_vm_, [](const auto& item) { return item.second.empty(); });
+  }
+}
+
+const std::vector<Moment>& Timeline::of(const std::string& subject) const {
+  static const std::vector<Moment> kNone;
+  const auto found = moments_.find(subject);
+  return found == moments_.end() ? kNone : found->second;
+}
+
+}  // namespace th::control

@@ -1,0 +1,267 @@
+#include "control/views.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <nlohmann/json.hpp>
+
+#include "base/units.h"
+
+namespace th::control {
+namespace {
+
+using ledger::Slice;
+using ledger::SliceState;
+using ledger::Vm;
+using ledger::VmState;
+
+Json host_json(const Controller& c, fleet::HostIndex index) {
+  const fleet::Host& host = c.core.fleet().host(index);
+  const reserve::HostUse use = c.core.snapshot().host_use(index, c.core.now_ns());
+  const char* state = use.out_of_use ? "drained" : use.busy ? "used" : "free";
+  return {{"id", host.id},     {"series", c.core.fleet().series_of(index).name},
+          {"gpus", host.gpus}, {"gpus_used", std::popcount(use.busy)},
+          {"state", state},    {"reason", use.out_of_use.value_or("")}};
+}
+
+Json terms_json(const ledger::SliceHeld& terms) {
+  Json hosts = Json::array();
+  for (const ledger::Share& share : terms.hosts) {
+    hosts.push_back({{"host", share.host}, {"rack", share.rack}, {"leaf", share.leaf}, {"gpus", share.gpus}});
+  }
+  return {{"gpus", terms.gpus},
+          {"series", terms.series},
+          {"start_ns", terms.start_ns},
+          {"end_ns", terms.end_ns},
+          {"price_microusd", terms.price_microusd},
+          {"microusd_per_gpu_hour", terms.microusd_per_gpu_hour},
+          {"hosts", std::move(hosts)},
+          {"placement", terms.placement},
+          {"sooner", ""}};
+}
+
+std::string slice_name(const Controller& c, const std::string& id) {
+  const auto slice = c.core.state().slices.find(id);
+  return slice == c.core.state().slices.end() ? id : slice->second.terms.name;
+}
+
+Json parsed(const std::string& text) {
+  if (text.empty()) return nullptr;
+  auto json = parse_json(text, "stored line");
+  return json ? *std::move(json) : Json(nullptr);
+}
+
+}  // namespace
+
+Json fleet_json(const Controller& c) {
+  const fleet::Fleet& fleet = c.core.fleet();
+  Json sites = Json::array(), racks = Json::array(), series = Json::array();
+  for (const fleet::Site& site : fleet.sites()) sites.push_back(site.id);
+  for (size_t i = 0; i < fleet.racks().size(); ++i) {
+    const fleet::Rack& rack = fleet.racks()[i];
+    Json hosts = Json::array();
+    for (int32_t h = 0; h < rack.num_hosts; ++h) hosts.push_back(host_json(c, rack.first_host + h));
+    racks.push_back(
+        {{"id", rack.id},
+         {"leaf", fleet.switches()[static_cast<size_t>(rack.leaf_switch)].id},
+         {"power_budget_w", rack.power_budget_w},
+         {"power_used_w", c.core.snapshot().rack_power_w(static_cast<int32_t>(i), c.core.now_ns())},
+         {"hosts", std::move(hosts)}});
+  }
+  const auto catalogue = fleet::series_catalogue();
+  for (size_t i = 0; i < catalogue.size(); ++i) {
+    const int64_t gpus = fleet.num_gpus(static_cast<fleet::SeriesIndex>(i));
+    if (gpus == 0) continue;
+    series.push_back({{"name", catalogue[i].name},
+                      {"accelerator", catalogue[i].accelerator},
+                      {"gpus", gpus},
+                      {"gpus_per_host", catalogue[i].gpus_per_host},
+                      {"microusd_per_gpu_hour", catalogue[i].microusd_per_gpu_hour}});
+  }
+  return {{"name", fleet.name()},
+          {"sites", std::move(sites)},
+          {"racks", std::move(racks)},
+          {"series", std::move(series)}};
+}
+
+Json offer_json(const Controller& c, const std::string& series, const Offer& offer) {
+  const fleet::Fleet& fleet = c.core.fleet();
+  ledger::SliceHeld terms;
+  terms.gpus = offer.plan.gpus, terms.series = series;
+  terms.start_ns = offer.plan.start_ns, terms.end_ns = offer.plan.end_ns;
+  terms.price_microusd = offer.plan.price_microusd;
+  terms.microusd_per_gpu_hour = offer.plan.microusd_per_gpu_hour;
+  terms.placement = offer.plan.explanation;
+  for (const reserve::HostGpus& part : offer.plan.hosts) {
+    const fleet::Host& host = fleet.host(part.host);
+    const fleet::Rack& rack = fleet.rack(host.rack);
+    terms.hosts.push_back({host.id, rack.id, fleet.switches()[static_cast<size_t>(rack.leaf_switch)].id,
+                           std::popcount(part.gpus)});
+  }
+  Json out = terms_json(terms);
+  out["sooner"] = offer.sooner;
+  return out;
+}
+
+std::string slice_state(const Controller& c, const Slice& slice) {
+  if (slice.state == SliceState::kReady) {
+    for (const ledger::Share& share : slice.terms.hosts) {
+      const Vm* vm = live_vm(c.core.state(), slice, share.host);
+      if (!vm || vm->state != VmState::kReady) return "degraded";
+    }
+  }
+  return std::string(ledger::name_of(slice.state));
+}
+
+Json node_json(const Controller& c, const Vm& vm) {
+  const auto host = c.core.fleet().find_host(vm.host);
+  const fleet::Rack* rack = host ? &c.core.fleet().rack(c.core.fleet().host(*host).rack) : nullptr;
+  const bool suspect = vm.state == VmState::kReady && c.nodes.suspect(vm.id);
+  return {{"name", vm.id},
+          {"host", vm.host},
+          {"rack", rack ? rack->id : ""},
+          {"leaf", rack ? c.core.fleet().switches()[static_cast<size_t>(rack->leaf_switch)].id : ""},
+          {"slice", slice_name(c, vm.slice)},
+          {"state", suspect ? "suspect" : ledger::name_of(vm.state)},
+          {"gpus", vm.gpus},
+          {"reason", suspect ? "not heard of for " + format_duration(c.nodes.silent_ns(vm.id)) : vm.reason}};
+}
+
+Json slice_json(const Controller& c, const Slice& slice) {
+  Json nodes = Json::array();
+  for (const std::string& vm : slice.vms) {
+    const Vm& of = c.core.state().vms.at(vm);
+    if (of.state != VmState::kDeleted) nodes.push_back(node_json(c, of));
+  }
+  const ledger::SliceHeld& terms = slice.terms;
+  Json out = {{"id", terms.slice},
+              {"name", terms.name},
+              {"state", slice_state(c, slice)},
+              {"gpus", terms.gpus},
+              {"series", terms.series},
+              {"start_ns", terms.start_ns},
+              {"end_ns", terms.end_ns},
+              {"offer", terms_json(terms)},
+              {"cost_microusd", slice.cost_microusd_at(c.core.now_ns())},
+              {"nodes", std::move(nodes)},
+              {"reason", slice.reason.empty() ? c.slices.repair_note(terms.slice) : slice.reason},
+              {"implicit", terms.implicit},
+              {"ready_ns", slice.ready_ns},
+              {"ended_ns", slice.ended_ns}};
+  if (slice.state == SliceState::kHeld) out["hold_expires_ns"] = terms.hold_expires_ns;
+  return out;
+}
+
+int64_t job_cost_microusd(const Controller& c, const ledger::Job& job) {
+  const auto slice = c.core.state().slices.find(job.slice);
+  if (!job.attempt_open || slice == c.core.state().slices.end()) return job.cost_microusd;
+  const int64_t run_ns = c.core.now_ns() - job.attempt_started_ns;
+  return job.cost_microusd +
+         cost_microusd(job.submitted.gpus, run_ns, slice->second.terms.microusd_per_gpu_hour);
+}
+
+Json job_json(Controller& c, const ledger::Job& job) {
+  const std::string& id = job.submitted.job;
+  Json ranks = Json::array();
+  for (size_t i = 0; i < job.ranks.size(); ++i) {
+    const ledger::Rank& rank = job.ranks[i];
+    const char* state = rank.exited                               ? "exited"
+                        : job.state == ledger::JobState::kRunning ? "running"
+                        : job.attempt_open                        ? "starting"
+                                                                  : "stopped";
+    ranks.push_back({{"rank", i},
+                     {"node", rank.place.vm},
+                     {"state", state},
+                     {"exit_code", rank.exited && rank.exit_code >= 0 ? Json(rank.exit_code) : Json(nullptr)},
+                     {"signal", rank.signal ? Json(rank.signal) : Json(nullptr)}});
+  }
+  const StoredLine* progress = c.output.last(id, "progress");
+  const StoredLine* result = c.output.last(id, "result");
+  const Waiting* waiting = c.jobs.waiting(id);
+  return {{"id", id},
+          {"name", job.submitted.name},
+          {"slice", job.slice.empty() ? Json(nullptr) : Json(slice_name(c, job.slice))},
+          {"kind", job.submitted.kind},
+          {"state", ledger::name_of(job.state)},
+          {"attempt", job.attempt},
+          {"gpus", job.submitted.gpus},
+          {"ranks", std::move(ranks)},
+          {"reason", !job.ended() && waiting ? waiting->text : job.reason},
+          {"progress", progress ? parsed(progress->line) : Json(nullptr)},
+          {"result", !job.result.empty() ? parsed(job.result)
+                     : result            ? parsed(result->line)
+                                         : Json(nullptr)},
+          {"submitted_ns", job.submitted_ns},
+          {"started_ns", job.started_ns},
+          {"ended_ns", job.ended_ns},
+          {"cost_microusd", job_cost_microusd(c, job)},
+          {"lost_steps", job.lost_steps},
+          {"checkpoint_step", job.checkpoint_step},
+          {"retries_used", job.retries_used}};
+}
+
+Json model_json(const ledger::ModelRegistered& model) {
+  Json files = Json::array();
+  for (const auto& file : model.files)
+    files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}});
+  return {{"name", model.name},   {"version", model.version},  {"path", model.path},
+          {"bytes", model.bytes}, {"files", std::move(files)}, {"job", model.job}};
+}
+
+Json deployment_json(const Controller& c, const ledger::Deployment& deployment) {
+  const auto& created = deployment.created;
+  const auto job = c.core.state().jobs.find(created.job);
+  const std::string slice = job == c.core.state().jobs.end() ? created.slice : job->second.slice;
+  std::string reason = deployment.reason;
+  if (const Waiting* waiting = c.jobs.waiting(created.job); waiting && deployment.state == "starting")
+    reason = waiting->text;
+  return {{"name", created.name},
+          {"model", created.model},
+          {"version", created.version},
+          {"slice", slice.empty() ? Json(nullptr) : Json(slice_name(c, slice))},
+          {"job", created.job},
+          {"state", deployment.state},
+          {"url", deployment.url},
+          {"tokens_per_minute", created.tokens_per_minute},
+          {"reason", reason}};
+}
+
+Json key_json(const ledger::Key& key) {
+  return {{"id", key.id},
+          {"name", key.name},
+          {"role", key.role},
+          {"created_ns", key.created_ns},
+          {"revoked", key.revoked}};
+}
+
+Json usage_json(const Controller& c) {
+  Json items = Json::array(), tokens = Json::array();
+  int64_t gpu_ns = 0, microusd = 0;
+  for (const auto& [id, slice] : c.core.state().slices) {
+    const int64_t slice_ns = slice.gpu_ns_at(c.core.now_ns());
+    const int64_t slice_microusd = slice.cost_microusd_at(c.core.now_ns());
+    if (slice.ready_ns == 0) continue;
+    items.push_back({{"slice", slice.terms.name},
+                     {"id", id},
+                     {"series", slice.terms.series},
+                     {"gpus", slice.terms.gpus},
+                     {"gpu_ns", slice_ns},
+                     {"microusd", slice_microusd}});
+    gpu_ns += slice_ns;
+    microusd += slice_microusd;
+  }
+  for (const auto& [key, use] : c.core.state().tokens) {
+    tokens.push_back({{"deployment", key.first},
+                      {"key", key.second},
+                      {"requests", use.requests},
+                      {"prompt_tokens", use.prompt_tokens},
+                      {"completion_tokens", use.completion_tokens}});
+  }
+  return {{"items", std::move(items)},
+          {"tokens", std::move(tokens)},
+          {"gpu_seconds", static_cast<double>(gpu_ns) / 1e9},
+          {"microusd", microusd}};
+}
+
+}  // namespace th::control

@@ -1,0 +1,30 @@
+#pragma once
+// The state as REST shows it (docs/api.md). Pure reading; thread: the loop only.
+
+#include <string>
+
+#include "base/json.h"
+#include "control/controller.h"
+
+namespace th::control {
+
+Json fleet_json(const Controller& c);
+Json offer_json(const Controller& c, const std::string& series, const Offer& offer);
+Json slice_json(const Controller& c, const ledger::Slice& slice);
+Json job_json(Controller& c, const ledger::Job& job);
+Json node_json(const Controller& c, const ledger::Vm& vm);
+Json model_json(const ledger::ModelRegistered& model);
+Json deployment_json(const Controller& c, const ledger::Deployment& deployment);
+Json key_json(const ledger::Key& key);
+Json usage_json(const Controller& c);
+/// Errors: kNotFound.
+Result<Json> why_json(Controller& c, const std::string& subject);
+/// The Prometheus text format.
+std::string prometheus_text(const Controller& c);
+
+/// held | starting | ready | degraded | releasing | released | failed | expired.
+std::string slice_state(const Controller& c, const ledger::Slice& slice);
+/// What it cost up to now.
+int64_t job_cost_microusd(const Controller& c, const ledger::Job& job);
+
+}  // namespace th::control
