@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cloud/provider.h"
 
@@ -15,7 +16,8 @@ struct LocalProviderOptions {
   std::filesystem::path node_program;  // th-node; empty: the one beside this program
   std::string controller_url;          // "http://127.0.0.1:7070": where nodes dial
   std::string run_as = "nobody";       // user of the ranks when the node runs as root; empty: the node's own
-  int64_t stop_grace_ms = 12'000;      // remove(): between SIGTERM and SIGKILL; covers the ranks' own grace
+  std::vector<std::string> programs = {};  // that nodes must find beside th-node or in PATH
+  int64_t stop_grace_ms = 15'000;  // remove(): between SIGTERM and SIGKILL; covers the ranks' own grace
 };
 
 /// A VM is identified by the pid and the kernel start time of its node, so a reused pid is never taken for
