@@ -1,0 +1,28 @@
+#pragma once
+// Starting and stopping the daemons of one state folder.
+
+#include <filesystem>
+#include <string>
+
+#include "context.h"
+
+namespace th::cli {
+
+struct UpOptions {
+  std::string fleet;  // empty: the fleet that the state folder has already
+  int port = 7070;
+  int gateway_port = 7080;
+};
+/// Starts what does not run yet and waits until it is healthy. Returns
+/// {"url","gateway_url","state","started"}. Errors: kNotFound (fleet file, program), kFailedPrecondition with
+/// the end of the daemon's log.
+Result<Json> bring_up(Context& context, const UpOptions& options);
+
+/// Releases all slices, deletes all VMs, ends both daemons and waits for that. Returns {"stopped":[pids]}.
+/// Errors: kFailedPrecondition naming what is left.
+Result<Json> take_down(Context& context);
+
+/// Pids of the nodes that the state folder tells of and that still run.
+std::vector<int> live_nodes(const std::filesystem::path& state);
+
+}  // namespace th::cli

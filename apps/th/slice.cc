@@ -1,0 +1,195 @@
+#include "slice.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/env.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "http/url.h"
+#include "terminal.h"
+
+namespace th::cli {
+namespace {
+
+std::string path_of(const std::string& name) { return "/slices/" + http::percent_encode(name); }
+
+std::string names_of(const Json& list) {
+  std::vector<std::string> names;
+  for (const Json& item : list)
+    names.push_back(item.is_string() ? item.get<std::string>() : text_of(item, "id"));
+  return join(names, ", ");
+}
+
+void print_offer(const Context& context, const Json& offer) {
+  int64_t start_ns = int_of(offer, "start_ns"), end_ns = int_of(offer, "end_ns");
+  int64_t wait_ns = start_ns - Env::real().unix_ns();
+  std::string start = wait_ns > kSecond ? fmt::format("{}, in {}", format_time(start_ns),
+                                                      format_duration(wait_ns / kSecond * kSecond))
+                                        : "now";
+  context.say(fmt::format("offer   {} GPUs of {} for {}", int_of(offer, "gpus"), text_of(offer, "series"),
+                          format_duration(end_ns - start_ns)));
+  context.say(fmt::format("price   {} ({} a GPU-hour)", format_money(int_of(offer, "price_microusd")),
+                          format_money(int_of(offer, "microusd_per_gpu_hour"))));
+  context.say(fmt::format("start   {}", start));
+  context.say(fmt::format("hosts   {}", names_of(list_of(offer, "hosts"))));
+  context.say(fmt::format("why     {}", text_of(offer, "placement")));
+  if (auto sooner = text_of(offer, "sooner"); !sooner.empty()) context.say(fmt::format("sooner  {}", sooner));
+}
+
+/// "2 nodes: 1 booting, 1 ready".
+std::string nodes_line(const Json& slice) {
+  std::vector<std::pair<std::string, int>> counts;
+  for (const Json& node : list_of(slice, "nodes")) {
+    std::string state = text_of(node, "state");
+    auto it = std::find_if(counts.begin(), counts.end(), [&](auto& entry) { return entry.first == state; });
+    if (it == counts.end()) {
+      counts.emplace_back(state, 1);
+    } else {
+      ++it->second;
+    }
+  }
+  std::vector<std::string> parts;
+  for (const auto& [state, count] : counts) parts.push_back(fmt::format("{} {}", count, state));
+  return fmt::format("{} nodes: {}", list_of(slice, "nodes").size(), join(parts, ", "));
+}
+
+void print_nodes(const Context& context, const Json& slice) {
+  if (list_of(slice, "nodes").empty()) return;
+  std::vector<std::vector<std::string>> rows = {{"NODE", "HOST", "RACK", "LEAF", "GPUS", "STATE", "REASON"}};
+  for (const Json& node : list_of(slice, "nodes")) {
+    rows.push_back({text_of(node, "name"), text_of(node, "host"), text_of(node, "rack"),
+                    text_of(node, "leaf"), std::to_string(int_of(node, "gpus")), text_of(node, "state"),
+                    text_of(node, "reason")});
+  }
+  context.put(table(rows));
+}
+
+Result<Json> wait_ready(Context& context, const std::string& name) {
+  CatchInterrupt catch_interrupt;
+  LiveLine live;
+  int64_t begin = monotonic_now_ns();
+  while (true) {
+    TH_TRY(Json slice, context.get(path_of(name)));
+    std::string state = text_of(slice, "state");
+    if (state == "ready") return slice;
+    if (state != "held" && state != "starting" && state != "degraded") {
+      std::string reason = text_of(slice, "reason");
+      return fail(Code::kFailedPrecondition, fmt::format("slice {} is {}{}{}; see: th why {}", name, state,
+                                                         reason.empty() ? "" : ": ", reason, name));
+    }
+    if (int_of(slice, "start_ns") > Env::real().unix_ns() + kMinute) return slice;  // leased for later
+    std::string line = fmt::format("slice {} is {}, {}", name, state, nodes_line(slice));
+    live.show(fmt::format("{}  {}", line, format_duration((monotonic_now_ns() - begin) / kSecond * kSecond)),
+              line);
+    if (!pause_ms(100)) {
+      live.clear();
+      context.say(
+          fmt::format("\nno longer watching; the slice comes up without you: th slice show {}", name));
+      context.exit_status = kInterrupted;
+      return slice;
+    }
+  }
+}
+
+Result<Json> list_slices(Context& context) {
+  TH_TRY(Json slices, context.get("/slices"));
+  std::vector<std::vector<std::string>> rows = {{"SLICE", "STATE", "GPUS", "SERIES", "START", "END", "COST"}};
+  for (const Json& slice : list_of(slices)) {
+    rows.push_back({text_of(slice, "name"), text_of(slice, "state"), std::to_string(int_of(slice, "gpus")),
+                    text_of(slice, "series"), format_time(int_of(slice, "start_ns")),
+                    format_time(int_of(slice, "end_ns")), format_money(int_of(slice, "cost_microusd"))});
+  }
+  context.put(rows.size() == 1 ? "no slices\n" : table(rows));
+  return slices;
+}
+
+Result<Json> release_slice(Context& context, const std::string& name) {
+  TH_TRY(Json slice, context.del(path_of(name)));
+  context.say(fmt::format("slice {} is {}", name,
+                          text_of(slice, "state").empty() ? "being released" : text_of(slice, "state")));
+  return slice;
+}
+
+Result<Json> body_of(const SliceOptions& options) {
+  TH_TRY(int64_t duration_ns, parse_duration_ns(options.duration));
+  Json body{{"name", options.name},
+            {"gpus", options.gpus},
+            {"series", options.series},
+            {"duration_ns", duration_ns}};
+  if (!options.max_price.empty()) {
+    TH_TRY(body["max_microusd_per_gpu_hour"], parse_money_microusd(options.max_price));
+  }
+  return body;
+}
+
+}  // namespace
+
+Result<Json> create_slice(Context& context, const SliceOptions& options) {
+  TH_TRY(Json body, body_of(options));
+  TH_TRY(Json offer, context.post("/offers", body));
+  print_offer(context, offer);
+  if (options.dry_run) return Json{{"offer", std::move(offer)}};
+  TH_TRY(Json held, context.post("/slices", body));
+  context.say(fmt::format("held    as {}", text_of(held, "id")));
+  TH_TRY(Json committed, context.post(path_of(options.name) + "/commit", Json::object()));
+  context.say("leased");
+  TH_TRY(Json slice, wait_ready(context, options.name));
+  if (text_of(slice, "state") == "ready") {
+    print_nodes(context, slice);
+    context.say(fmt::format("slice {} is ready", options.name));
+  }
+  return slice;
+}
+
+Result<Json> show_slice(Context& context, const std::string& name) {
+  TH_TRY(Json slice, context.get(path_of(name)));
+  context.say(fmt::format("slice {} is {}: {} GPUs of {}, {} to {}, {} so far", name, text_of(slice, "state"),
+                          int_of(slice, "gpus"), text_of(slice, "series"),
+                          format_time(int_of(slice, "start_ns")), format_time(int_of(slice, "end_ns")),
+                          format_money(int_of(slice, "cost_microusd"))));
+  print_nodes(context, slice);
+  return slice;
+}
+
+void add_slice(CLI::App& app, Verb& verb) {
+  auto options = std::make_shared<SliceOptions>();
+  auto* slice = app.add_subcommand("slice", "Acquire, show and release slices");
+  slice->require_subcommand(1);
+  slice->footer("Example:\n  th slice create demo --gpus 4 --series LOCAL --for 1h");
+
+  auto* create =
+      slice->add_subcommand("create", "Acquire a slice: offer, hold, lease, wait until it is ready");
+  create->add_option("NAME", options->name, "name of the slice")->required();
+  create->add_option("--gpus", options->gpus, "GPUs, rounded up to whole hosts")->required();
+  create->add_option("--series", options->series, "VM series, see: th fleet")->required();
+  create->add_option("--for", options->duration, "how long: 90s, 1h30m, 2d")->required();
+  create->add_option("--max-price", options->max_price, "at most so many dollars a GPU-hour");
+  create->add_flag("--dry-run", options->dry_run, "only print the offer");
+  create->footer("Example:\n  th slice create demo --gpus 4 --series LOCAL --for 1h --max-price 1.25");
+  create->callback(
+      [&verb, options] { verb = [options](Context& context) { return create_slice(context, *options); }; });
+
+  auto* list = slice->add_subcommand("list", "List slices");
+  list->footer("Example:\n  th slice list");
+  list->callback([&verb] { verb = list_slices; });
+
+  auto* show = slice->add_subcommand("show", "Show one slice with its nodes");
+  show->add_option("NAME", options->name, "name of the slice")->required();
+  show->footer("Example:\n  th slice show demo");
+  show->callback([&verb, options] {
+    verb = [options](Context& context) { return show_slice(context, options->name); };
+  });
+
+  auto* release = slice->add_subcommand("release", "Cancel its jobs, delete its VMs, stop paying");
+  release->add_option("NAME", options->name, "name of the slice")->required();
+  release->footer("Example:\n  th slice release demo");
+  release->callback([&verb, options] {
+    verb = [options](Context& context) { return release_slice(context, options->name); };
+  });
+}
+
+}  // namespace th::cli
