@@ -73,10 +73,12 @@ Result<Json> create_key(Context& context, const std::string& name) {
 
 Result<Json> list_keys(Context& context) {
   TH_TRY(Json keys, context.get("/keys"));
-  std::vector<std::vector<std::string>> rows = {{"KEY", "NAME", "CREATED"}};
+  std::vector<std::vector<std::string>> rows = {{"KEY", "NAME", "ROLE", "CREATED", "STATE"}};
   for (const Json& key : list_of(keys)) {
     int64_t created_ns = int_of(key, "created_ns");
-    rows.push_back({text_of(key, "id"), text_of(key, "name"), created_ns > 0 ? format_time(created_ns) : ""});
+    bool revoked = get_bool(key, "revoked", false).value_or(false);
+    rows.push_back({text_of(key, "id"), text_of(key, "name"), text_of(key, "role"),
+                    created_ns > 0 ? format_time(created_ns) : "", revoked ? "revoked" : "valid"});
   }
   context.put(rows.size() == 1 ? "no keys\n" : table(rows));
   return keys;

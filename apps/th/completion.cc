@@ -141,7 +141,8 @@ Result<std::string> gateway_key(Context& context) {
     // It may have been revoked since.
     TH_TRY(Json keys, context.get("/keys"));
     for (const Json& key : list_of(keys)) {
-      if (json && text_of(key, "id") == text_of(*json, "id")) return text_of(*json, "key");
+      bool revoked = get_bool(key, "revoked", false).value_or(false);
+      if (json && !revoked && text_of(key, "id") == text_of(*json, "id")) return text_of(*json, "key");
     }
   }
   TH_TRY(Json made, context.post("/keys", {{"name", "th-chat"}}));

@@ -49,9 +49,13 @@ Result<Json> wait_ready(Context& context, const std::string& name) {
     std::string job = text_of(deployment, "job");
     if (state != "starting") {
       return fail(Code::kFailedPrecondition,
-                  fmt::format("deployment {} is {}; see: th logs {}, th why {}", name, state, job, job));
+                  fmt::format("deployment {} is {}: {}; see: th logs {}, th why {}", name, state,
+                              text_of(deployment, "reason"), job, job));
     }
-    live.show(fmt::format("deployment {} is starting as {}", name, job), state);
+    std::string reason = text_of(deployment, "reason");
+    live.show(
+        fmt::format("deployment {} is starting as {}{}{}", name, job, reason.empty() ? "" : ": ", reason),
+        state + reason);
     if (!pause_ms(100)) {
       live.clear();
       context.say(fmt::format("\nno longer watching; it comes up without you: th deployments"));

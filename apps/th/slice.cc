@@ -17,11 +17,14 @@ namespace {
 
 std::string path_of(const std::string& name) { return "/slices/" + http::percent_encode(name); }
 
-std::string names_of(const Json& list) {
-  std::vector<std::string> names;
-  for (const Json& item : list)
-    names.push_back(item.is_string() ? item.get<std::string>() : text_of(item, "id"));
-  return join(names, ", ");
+/// "r1h1 (r1, leaf1), r1h2 (r1, leaf1)".
+std::string hosts_line(const Json& hosts) {
+  std::vector<std::string> parts;
+  for (const Json& host : hosts) {
+    parts.push_back(
+        fmt::format("{} ({}, {})", text_of(host, "host"), text_of(host, "rack"), text_of(host, "leaf")));
+  }
+  return join(parts, ", ");
 }
 
 void print_offer(const Context& context, const Json& offer) {
@@ -35,7 +38,7 @@ void print_offer(const Context& context, const Json& offer) {
   context.say(fmt::format("price   {} ({} a GPU-hour)", format_money(int_of(offer, "price_microusd")),
                           format_money(int_of(offer, "microusd_per_gpu_hour"))));
   context.say(fmt::format("start   {}", start));
-  context.say(fmt::format("hosts   {}", names_of(list_of(offer, "hosts"))));
+  context.say(fmt::format("hosts   {}", hosts_line(list_of(offer, "hosts"))));
   context.say(fmt::format("why     {}", text_of(offer, "placement")));
   if (auto sooner = text_of(offer, "sooner"); !sooner.empty()) context.say(fmt::format("sooner  {}", sooner));
 }

@@ -89,17 +89,20 @@ Status make_state(const fs::path& state) {
 
 Result<Daemon> start_controller(const Context& context, const UpOptions& options) {
   TH_TRY(fs::path program, program_beside("th-controld"));
-  fs::path fleet = options.fleet.empty() ? context.state / "fleet.yaml" : fs::path(options.fleet);
+  std::vector<std::string> argv = {program, "--state", context.state, "--port", std::to_string(options.port)};
   std::error_code ec;
-  if (!fs::is_regular_file(fleet, ec)) {
-    return fail(Code::kNotFound, fmt::format("fleet file {} is not there; name one with --fleet, for example "
-                                             "recipes/fleet/desk.yaml",
-                                             fleet.string()));
+  if (!options.fleet.empty()) {
+    if (!fs::is_regular_file(options.fleet, ec)) {
+      return fail(Code::kNotFound, fmt::format("fleet file {} is not there", options.fleet));
+    }
+    argv.insert(argv.end(), {"--fleet", fs::absolute(options.fleet)});
+  } else if (!fs::exists(context.state / "fleet.yaml", ec)) {
+    return fail(Code::kInvalidArgument, fmt::format("{} has no fleet yet; name one with --fleet, for example "
+                                                    "recipes/fleet/desk.yaml",
+                                                    context.state.string()));
   }
   TH_RETURN_IF_ERROR(make_state(context.state));
-  return start_daemon({program, "--state", context.state, "--fleet", fs::absolute(fleet), "--port",
-                       std::to_string(options.port)},
-                      context.state / "controld.json", context.state / "controld.log");
+  return start_daemon(argv, context.state / "controld.json", context.state / "controld.log");
 }
 
 Result<Daemon> start_gateway(const Context& context, const UpOptions& options,
