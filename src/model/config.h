@@ -23,8 +23,8 @@ struct LlamaConfig {
   double rope_theta = 10000;
   double rms_norm_eps = 1e-6;
   bool tie_word_embeddings = false;
-  std::optional<int64_t> bos_token_id;
-  std::optional<int64_t> eos_token_id;
+  std::optional<int64_t> bos_token_id = std::nullopt;
+  std::optional<int64_t> eos_token_id = std::nullopt;
 
   bool operator==(const LlamaConfig&) const = default;
 };

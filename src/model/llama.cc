@@ -19,9 +19,6 @@ using tensor::RowDims;
 using tensor::Write;
 using Buffer = std::unique_ptr<float[]>;
 
-// Logits are made, and where they fit kept for the backward, this many floats (64 MiB) at a time.
-constexpr int64_t kLogitFloats = int64_t{1} << 24;
-
 // Widths of a row of the activations.
 struct Widths {
   int64_t hidden, inner, queries, keys, qkv;
@@ -130,7 +127,7 @@ void Llama::State::allocate_all() {
   dattended = allocate(n * width.queries);
   dqkv = allocate(n * width.qkv);
   dinner = allocate(n * width.inner);
-  logit_rows = std::clamp<int64_t>(kLogitFloats / config.vocab_size, 1, n);
+  logit_rows = std::clamp<int64_t>(limits.max_logit_floats / config.vocab_size, 1, n);
   logits = allocate(logit_rows * config.vocab_size);
   losses = allocate(n);
   lse = allocate(n);

@@ -71,6 +71,8 @@ class Llama {
   struct Limits {
     int64_t max_batch;
     int64_t max_time;  // at most max_position_embeddings
+    // Logits are made this many floats at a time (64 MiB); a batch that fits keeps them for the backward.
+    int64_t max_logit_floats = int64_t{1} << 24;
   };
   /// `config` has passed check_llama_config. Errors: kInvalidArgument (limits), kResourceExhausted (no
   /// memory; says how much it wanted).

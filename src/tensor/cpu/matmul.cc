@@ -41,8 +41,14 @@ TH_KERNEL void few_rows_range(float* out, const float* inp, const float* weight,
 
 void gemm(const Gemm& p) {
   if (p.m == 0 || p.n == 0) return;
+  // A product of this little is done before other threads are awake.
+  constexpr int64_t kWorthThreads = int64_t{1} << 20;
+  const int threads = omp_get_max_threads();
+  const bool alone = threads > 1 && p.m * p.n * p.k < kWorthThreads;
+  if (alone) omp_set_num_threads(1);
   const dnnl_status_t status = dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k,
                                           p.alpha, p.a, p.lda, p.b, p.ldb, p.beta, p.c, p.ldc);
+  if (alone) omp_set_num_threads(threads);
   TH_CHECK(status == dnnl_success);
 }
 
