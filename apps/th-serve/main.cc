@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <optional>
 #include <string>
 #include <thread>
@@ -46,6 +47,15 @@ sigset_t block_end_signals() {
   return signals;
 }
 
+// The kernels' threads must sleep between steps and not spin: other programs run on this machine, and each
+// turn of a spinning thread is one that they, or this program's own threads, wait for. OpenMP reads its
+// policy before main().
+void sleep_between_steps(char** argv) {
+  if (getenv("OMP_WAIT_POLICY") != nullptr) return;
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  execv("/proc/self/exe", argv);  // where that fails it only is slower
+}
+
 Status serve_model(const Options& options, const sigset_t& signals) {
   // Loading cannot be interrupted, and has nothing to lose.
   std::atomic<bool> loading = true;
@@ -79,6 +89,7 @@ Status serve_model(const Options& options, const sigset_t& signals) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  sleep_between_steps(argv);
   Options options;
   CLI::App app("Serves a Hugging Face model folder over OpenAI's /v1/completions and /v1/chat/completions.");
   app.add_option("--model", options.model, "folder with config.json, tokenizer.json and model.safetensors")

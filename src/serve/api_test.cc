@@ -125,15 +125,18 @@ TEST_F(ApiTest, AFullQueueSaysWhenToRetry) {
   options.max_batch = 1;
   options.max_waiting = 1;
   make_ready(100000, options);
-  std::vector<uint64_t> ids;
-  for (int i = 0; i < 5; ++i) {
-    GenerationRequest endless;
-    endless.prompt = {5};
-    endless.max_tokens = 90000;
-    if (auto id = engine_->submit(endless, [](const Delta&) { return true; })) ids.push_back(*id);
-  }
+  GenerationRequest endless;
+  endless.prompt = {5};
+  endless.max_tokens = 90000;
+  const OnDelta go_on = [](const Delta&) { return true; };
+  const auto running = engine_->submit(endless, go_on);
+  ASSERT_TRUE(running);
+  while (engine_->stats().running == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  const auto waiting = engine_->submit(endless, go_on);
+  ASSERT_TRUE(waiting);
   const http::Response refused = post("/v1/completions", R"({"prompt":"x"})");
-  for (const uint64_t id : ids) engine_->cancel(id);
+  engine_->cancel(*running);
+  engine_->cancel(*waiting);
   EXPECT_EQ(refused.status, 429);
   EXPECT_TRUE(refused.header("Retry-After"));
   EXPECT_EQ(Json::parse(refused.body)["error"]["code"], "engine_overloaded");

@@ -8,8 +8,6 @@
 namespace th::serve {
 namespace {
 
-// Compiled once for each vector width; the loader picks the widest that the CPU has.
-#define TH_CPU_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #define TH_INLINE inline __attribute__((always_inline))
 
 typedef float Vector __attribute__((vector_size(kPanel * sizeof(float)), aligned(4), may_alias));
@@ -49,21 +47,30 @@ TH_INLINE void multiply_tile(const Product& p, const float* panel, int64_t row, 
   }
 }
 
-// One row alone waits for memory and for the latency of its sums: more panels at once. Many rows share a
-// panel.
-constexpr int kPanelsAtOnce = 4;
-constexpr int kRowsAtOnce = 6;
+// How many sums fit into registers: rows and panels of a full tile.
+template <int kRowsArg, int kPanelsArg>
+struct Tile {
+  static constexpr int kRows = kRowsArg, kPanels = kPanelsArg;
+};
 
-template <int kPanels>
+// A few rows alone wait for memory and for the latency of their sums: more panels at once.
+constexpr int kPanelsAtOnce = 4;
+
+template <class Full, int kPanels>
 TH_INLINE void multiply_panels(const Product& p, const float* panel, int64_t column) {
+  constexpr int kWide = std::min(kPanels, Full::kPanels), kPair = std::min(kPanels, 2);
   int64_t row = 0;
-  for (; row + kRowsAtOnce <= p.rows; row += kRowsAtOnce) {
-    for (int j = 0; j < kPanels; ++j) {
-      multiply_tile<kRowsAtOnce, 1>(p, panel + j * p.in * kPanel, row, column + j * kPanel);
+  for (; row + Full::kRows <= p.rows; row += Full::kRows) {
+    for (int j = 0; j < kPanels; j += kWide) {
+      multiply_tile<Full::kRows, kWide>(p, panel + j * p.in * kPanel, row, column + j * kPanel);
+    }
+  }
+  for (; row + 4 <= p.rows; row += 4) {
+    for (int j = 0; j < kPanels; j += kWide) {
+      multiply_tile<4, kWide>(p, panel + j * p.in * kPanel, row, column + j * kPanel);
     }
   }
   for (; row + 2 <= p.rows; row += 2) {
-    constexpr int kPair = std::min(kPanels, 2);
     for (int j = 0; j < kPanels; j += kPair) {
       multiply_tile<2, kPair>(p, panel + j * p.in * kPanel, row, column + j * kPanel);
     }
@@ -71,13 +78,42 @@ TH_INLINE void multiply_panels(const Product& p, const float* panel, int64_t col
   if (row < p.rows) multiply_tile<1, kPanels>(p, panel, row, column);
 }
 
-TH_CPU_CLONES void multiply_range(const Product& p, const float* data, int64_t first, int64_t last) {
+template <class Full>
+TH_INLINE void multiply_range(const Product& p, const float* data, int64_t first, int64_t last) {
   int64_t at = first;
   for (; at + kPanelsAtOnce <= last; at += kPanelsAtOnce) {
-    multiply_panels<kPanelsAtOnce>(p, data + at * p.in * kPanel, at * kPanel);
+    multiply_panels<Full, kPanelsAtOnce>(p, data + at * p.in * kPanel, at * kPanel);
   }
-  for (; at < last; ++at) multiply_panels<1>(p, data + at * p.in * kPanel, at * kPanel);
+  for (; at < last; ++at) multiply_panels<Full, 1>(p, data + at * p.in * kPanel, at * kPanel);
 }
+
+using MultiplyRange = void (*)(const Product&, const float*, int64_t, int64_t);
+
+void multiply_baseline(const Product& p, const float* data, int64_t first, int64_t last) {
+  multiply_range<Tile<4, 1>>(p, data, first, last);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) void multiply_avx2(const Product& p, const float* data, int64_t first,
+                                                       int64_t last) {
+  multiply_range<Tile<6, 1>>(p, data, first, last);
+}
+
+__attribute__((target("avx512f,avx512vl,fma"))) void multiply_avx512(const Product& p, const float* data,
+                                                                     int64_t first, int64_t last) {
+  multiply_range<Tile<8, 2>>(p, data, first, last);
+}
+#endif
+
+MultiplyRange best_for_this_cpu() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return multiply_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return multiply_avx2;
+#endif
+  return multiply_baseline;
+}
+
+constexpr int64_t kWorthThreads = int64_t{1} << 17;  // multiplications
 
 int64_t panels_of(int64_t out) { return (out + kPanel - 1) / kPanel; }
 
@@ -101,7 +137,10 @@ void PackedMatrix::multiply(float* result, const float* input, int64_t rows, boo
   const Product product{result, input, rows, in_, out_, add};
   const int64_t groups = (panels_of(out_) + kPanelsAtOnce - 1) / kPanelsAtOnce;
   const int64_t panels = panels_of(out_);
-#pragma omp parallel for schedule(static)
+  static const MultiplyRange multiply_range = best_for_this_cpu();
+  // Waking another thread takes some microseconds.
+  [[maybe_unused]] const bool worth_it = rows * in_ * out_ >= kWorthThreads;
+#pragma omp parallel for schedule(static) if (worth_it)
   for (int64_t group = 0; group < groups; ++group) {
     const int64_t first = group * kPanelsAtOnce;
     multiply_range(product, data_.data(), first, std::min(first + kPanelsAtOnce, panels));
