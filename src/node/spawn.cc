@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,6 +33,18 @@ struct Program {
   std::string path;  // elsewhere
 };
 
+/// Asked for the rank's user, since this process may be root and find what the user cannot reach.
+bool can_execute(const std::optional<User>& user, const std::string& path) {
+  if (access(path.c_str(), X_OK) != 0) return false;
+  std::error_code error;
+  auto real = std::filesystem::canonical(path, error);
+  struct stat info {};
+  if (error || stat(real.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return false;
+  std::filesystem::path asked(path);
+  return !user || (may(*user, info, 1) && can_reach(*user, real.parent_path()) &&
+                   can_reach(*user, asked.parent_path()));
+}
+
 /// Beside this program by an open descriptor, elsewhere by path.
 Result<Program> find_program(const SpawnSpec& spec) {
   const std::string& name = spec.argv[0];
@@ -43,11 +56,12 @@ Result<Program> find_program(const SpawnSpec& spec) {
   auto path = spec.env.find("PATH");
   for (const std::string& folder : split(path == spec.env.end() ? "/usr/bin:/bin" : path->second, ':')) {
     std::string candidate = folder + "/" + name;
-    if (!folder.empty() && access(candidate.c_str(), X_OK) == 0) return Program{{}, candidate};
+    if (!folder.empty() && can_execute(spec.user, candidate)) return Program{{}, candidate};
   }
   return fail(
       Code::kNotFound,
-      fmt::format("program '{}' is neither beside th-node nor in PATH; install it or give its path", name));
+      fmt::format("program '{}' is neither beside th-node nor in PATH{}; install it or give its path", name,
+                  spec.user ? fmt::format(" where user '{}' may execute it", spec.user->name) : ""));
 }
 
 /// Everything the child needs, allocated before the fork: between fork and exec only system calls are safe.

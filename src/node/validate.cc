@@ -84,7 +84,7 @@ Check check_programs(const NodeConfig& config) {
 
 /// The best of three copies of a block that no cache holds whole.
 Check check_bandwidth() {
-  constexpr size_t kBytes = size_t{32} << 20;
+  constexpr size_t kBytes = size_t{16} << 20;
   std::vector<char> from(kBytes, 1), to(kBytes, 2);
   double best = 0;
   for (int run = 0; run < 3; ++run) {
