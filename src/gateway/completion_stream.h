@@ -30,8 +30,8 @@ class CompletionStream {
     bool annotate = false;    // Azure: content_filter_results and prompt_filter_results
     int64_t choices = 1;
     int64_t prompt_tokens = 0;  // estimate, used when no usage comes
-    std::shared_ptr<const safety::ContentFilter> filter;
-    safety::Verdict prompt_verdict;
+    std::shared_ptr<const safety::ContentFilter> filter = nullptr;
+    safety::Verdict prompt_verdict = {};
   };
   explicit CompletionStream(Options options);
   ~CompletionStream();

@@ -17,7 +17,7 @@ std::string text_chunk(const std::string& text, const char* finish = nullptr, in
   return dump_json({{"id", "cmpl-1"},
                     {"object", "text_completion"},
                     {"created", 5},
-                    {"choices", {choice}},
+                    {"choices", Json::array({choice})},
                     {"model", "m"},
                     {"usage", nullptr}});
 }
@@ -29,7 +29,7 @@ std::string chat_chunk(const Json& delta, const char* finish = nullptr) {
                     {"object", "chat.completion.chunk"},
                     {"created", 5},
                     {"model", "m"},
-                    {"choices", {choice}}});
+                    {"choices", Json::array({choice})}});
 }
 
 const std::string kUsage =

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/env.h"
 #include "base/files.h"
@@ -133,7 +134,7 @@ Status ControllerLink::poll_once(std::stop_token stop) {
   controller_up_ = true;
   if (response.body.empty()) return {};
   TH_TRY(ConfigSnapshot config, parse_gateway_config(response.body));
-  if (config->generation == have_) return {};
+  if (std::exchange(heard_, true) && config->generation == have_) return {};
   {
     std::lock_guard lock(mutex_);
     config_ = config;
@@ -167,6 +168,7 @@ void ControllerLink::poll_loop(std::stop_token stop) {
     }
     controller_up_ = false;
     have_ = 0;  // the controller that comes back may count from elsewhere
+    heard_ = false;
     if (status.error().message != last_problem)
       log_warn("configuration poll: {}; going on with what is known", status.error().message);
     last_problem = status.error().message;

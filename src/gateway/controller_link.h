@@ -55,6 +55,7 @@ class ControllerLink {
   std::condition_variable_any stopped_;
   ConfigSnapshot config_;  // by mutex_
   int64_t have_ = 0;       // generation that this run of the gateway heard; poll thread only
+  bool heard_ = false;     // the same
   std::atomic<bool> controller_up_ = false;
   std::jthread poller_;
   std::jthread sender_;

@@ -84,7 +84,7 @@ class FakeController {
     std::lock_guard lock(mutex_);
     config_ = {{"generation", config_["generation"].get<int64_t>() + 1},
                {"deployments", deployments},
-               {"keys", {{{"id", "key-1"}, {"sha256", sha256_hex("secret")}}}}};
+               {"keys", Json::array({{{"id", "key-1"}, {"sha256", sha256_hex("secret")}}})}};
   }
   void lose_answers(int count) {
     std::lock_guard lock(mutex_);
@@ -124,7 +124,7 @@ std::string chunk(const std::string& text, const char* finish = nullptr) {
                     {"object", "text_completion"},
                     {"created", 1},
                     {"model", "m"},
-                    {"choices", {choice}}});
+                    {"choices", Json::array({choice})}});
 }
 const std::string kUsage =
     R"({"id":"cmpl-1","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}})";
@@ -196,10 +196,10 @@ class GatewayTest : public testing::Test {
     gateway_ = *std::move(gateway);
     EXPECT_TRUE(eventually([&] { return get("/v1/models").status == 200; }));
   }
-  void deploy(const Json& replicas, const Json& more = Json::object()) {
+  void deploy(const std::vector<Json>& replicas, const Json& more = Json::object()) {
     Json deployment = {{"name", "demo"}, {"model", "m"}, {"replicas", replicas}};
     deployment.update(more);
-    controller_.set({deployment});
+    controller_.set(Json::array({deployment}));
   }
   http::Call call(const std::string& path, const std::string& body = "") const {
     http::Call call;
@@ -338,7 +338,7 @@ TEST_F(GatewayTest, AReplicasRefusalIsPassedOn) {
 }
 
 TEST_F(GatewayTest, WithoutAReplicaItIs503AtOnce) {
-  deploy(Json::array());
+  deploy({});
   start();
   http::Response response = post();
   EXPECT_EQ(response.status, 503);
@@ -570,6 +570,7 @@ TEST_F(GatewayTest, DrainRefusesNewRequestsAndFinishesTheOthers) {
 }
 
 TEST_F(GatewayTest, BadStartsAreRefused) {
+  deploy({});
   start();
   auto second = Gateway::start(options());
   ASSERT_FALSE(second.has_value());

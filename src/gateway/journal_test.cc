@@ -54,7 +54,8 @@ Status append(UsageJournal& journal, int64_t prompt_tokens) {
 
 std::vector<int64_t> seqs(UsageJournal& journal, size_t max = 100) {
   std::vector<int64_t> out;
-  for (const UsageRecord& r : *journal.unacked(max)) out.push_back(r.seq);
+  const std::vector<UsageRecord> records = *journal.unacked(max);
+  for (const UsageRecord& r : records) out.push_back(r.seq);
   return out;
 }
 
@@ -109,6 +110,12 @@ TEST_F(JournalTest, ATornTailIsDroppedAtEveryLength) {
   const std::string whole = content();
   const size_t before_last = whole.rfind('\n', whole.size() - 2) + 1;
   for (size_t length = before_last; length < whole.size(); ++length) {
+    JournalScan scan = scan_journal(std::string_view(whole).substr(0, length));
+    ASSERT_EQ(scan.records.size(), 1u) << length;
+    ASSERT_EQ(scan.next_seq, 2) << length;
+    ASSERT_EQ(scan.damaged_lines, length == before_last ? 0u : 1u);
+  }
+  for (size_t length : {before_last, before_last + 1, before_last + 40, whole.size() - 1}) {
     put(whole.substr(0, length));
     auto journal = open();
     ASSERT_EQ(seqs(*journal), (std::vector<int64_t>{1})) << length;
