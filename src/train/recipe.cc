@@ -96,8 +96,8 @@ Status read_train(const Config& train, Recipe& recipe) {
 
 Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& file) {
   TH_TRY(Config root, Config::parse(text, file.string(),
-                                    {"name", "slice", "gpus", "command", "env", "workdir", "retries", "time", "memory",
-                                     "stage", "register", "train"}));
+                                    {"name", "slice", "gpus", "command", "env", "workdir", "retries", "time",
+                                     "memory", "stage", "register", "train"}));
   Recipe recipe;
   recipe.folder = file.parent_path();
   TH_TRY(recipe.name, root.string("name"));

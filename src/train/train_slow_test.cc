@@ -1,0 +1,155 @@
+// Whole trainings: the same at any world size, to the bit on a rerun and over kills, and on a disk that fills
+// up.
+
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+
+#include <cmath>
+#include <csignal>
+#include <fstream>
+#include <map>
+#include <thread>
+
+#include "base/files.h"
+#include "model/safetensors.h"
+#include "train/checkpoint.h"
+#include "train/test_gang.h"
+#include "train/trainer.h"
+
+namespace th::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+Recipe small_recipe(int world_size) {
+  Recipe recipe;
+  recipe.name = "small";
+  recipe.model = {.vocab_size = 0,
+                  .hidden_size = 32,
+                  .intermediate_size = 64,
+                  .num_hidden_layers = 2,
+                  .num_attention_heads = 4,
+                  .num_key_value_heads = 2,
+                  .head_dim = 8,
+                  .max_position_embeddings = 32,
+                  .tie_word_embeddings = true,
+                  .bos_token_id = {},
+                  .eos_token_id = {}};
+  recipe.data = {.text = "text.txt", .vocab_size = 300, .validation_share = 0.05};
+  recipe.optimizer = {.lr = 0.005, .warmup = 5};
+  recipe.checkpoint = {.every = 0, .keep = 2};
+  recipe.steps = 40;
+  recipe.batch = 4 / world_size;  // the same 4 sequences a step, however many ranks
+  recipe.seq = 32;
+  return recipe;
+}
+
+/// A job's folder with 100 KB of text.
+class Job {
+ public:
+  explicit Job(int world_size) : world_size_(world_size), recipe(small_recipe(world_size)) {
+    write_text(folder_.path());
+    recipe.data.text = folder_.path() / "text.txt";
+  }
+  static void write_text(const fs::path& folder) {
+    std::ofstream(folder / "text.txt")
+        << read_file(TH_SOURCE_DIR "/recipes/data/kjv.txt").value().substr(0, 100'000);
+  }
+  const fs::path& folder() const { return folder_.path(); }
+  std::vector<pid_t> start() {
+    return start_gang(world_size_, [this](collective::Group& group) {
+      const TrainOptions options = {.job_folder = folder(), .metrics_file = folder() / "metrics.jsonl"};
+      return train(recipe, group, options).has_value();
+    });
+  }
+  bool run() { return wait_gang(start()); }
+  std::string weights() const { return read_file(folder() / "model" / "model.safetensors").value(); }
+  std::string metrics() const { return read_file(folder() / "metrics.jsonl").value(); }
+
+ private:
+  TemporaryFolder folder_;
+  int world_size_;
+
+ public:
+  Recipe recipe;
+};
+
+TEST(TrainSlow, AnyNumberOfRanksLearnsTheSame) {
+  std::map<int, Job> jobs;
+  for (int world : {1, 2, 4}) ASSERT_TRUE(jobs.try_emplace(world, world).first->second.run());
+  const auto plain =
+      model::SafetensorsFile::open(jobs.at(1).folder() / "model" / "model.safetensors").value();
+  for (int world : {2, 4}) {
+    const auto other =
+        model::SafetensorsFile::open(jobs.at(world).folder() / "model" / "model.safetensors").value();
+    ASSERT_EQ(other.tensors().size(), plain.tensors().size());
+    for (const model::SafeTensor& tensor : plain.tensors()) {
+      const auto a = plain.f32(tensor.name, tensor.shape).value(),
+                 b = other.f32(tensor.name, tensor.shape).value();
+      float worst = 0;
+      for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
+      EXPECT_LT(worst, 2e-3) << tensor.name << ", " << world
+                             << " ranks";  // a weight moves by up to 0.15 here
+    }
+  }
+}
+
+TEST(TrainSlow, ARerunGivesTheSameBits) {
+  Job first(2), second(2);
+  ASSERT_TRUE(first.run() && second.run());
+  EXPECT_EQ(first.weights(), second.weights());
+  Job other(2);
+  other.recipe.seed = 2;
+  ASSERT_TRUE(other.run());
+  EXPECT_NE(first.weights(), other.weights());
+}
+
+TEST(TrainSlow, KilledAndResumedEndsInTheSameBits) {
+  Job straight(2), killed(2);
+  straight.recipe.steps = killed.recipe.steps = 150;
+  killed.recipe.checkpoint.every = 1;  // nearly always in the middle of one
+  ASSERT_TRUE(straight.run());
+  for (int kills = 0; kills < 4; ++kills) {
+    const auto newest = list_checkpoints(killed.folder() / "checkpoints");
+    const auto pids = killed.start();
+    // At least a few steps further than the last time, then at any instant.
+    const int64_t from = newest.empty() ? 0 : newest[0];
+    for (int tries = 0; tries < 3000; ++tries) {
+      const auto now = list_checkpoints(killed.folder() / "checkpoints");
+      if (!now.empty() && now[0] > from + 3) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(1300 * kills));
+    kill(pids[kills % 2], SIGKILL);
+    EXPECT_FALSE(wait_gang(pids));  // the other one notices and ends by itself
+  }
+  ASSERT_TRUE(killed.run());
+  EXPECT_EQ(killed.weights(), straight.weights());
+  EXPECT_NE(killed.metrics().find("\"event\":\"resume\""), std::string::npos);
+  auto result_of = [](const Job& job) {  // from first_loss up to tokens_per_s, which is another on every run
+    const std::string all = job.metrics();
+    const size_t begin = all.find("{\"event\":\"result\"");
+    return all.substr(begin, all.find("\"tokens_per_s\"", begin) - begin);
+  };
+  EXPECT_EQ(result_of(killed), result_of(straight));
+}
+
+TEST(TrainSlow, AFullDiskCostsCheckpointsButNotTheModel) {
+  Job job(2);
+  if (mount("tmpfs", job.folder().c_str(), "tmpfs", 0, "size=800k") != 0)
+    GTEST_SKIP() << "mounting a tmpfs wants root";
+  Job::write_text(job.folder());
+  job.recipe.checkpoint.every = 10;  // about 330 KB each, beside 100 KB of text: one has room, two have not
+  EXPECT_TRUE(job.run());
+  EXPECT_EQ(list_checkpoints(job.folder() / "checkpoints").size(), 1u);
+  EXPECT_TRUE(model::SafetensorsFile::open(job.folder() / "model" / "model.safetensors").has_value());
+  std::ofstream(job.folder() / "fill") << std::string(800'000, 'x');
+  fs::remove_all(job.folder() / "model");
+  std::ofstream(job.folder() / "fill2") << std::string(200'000, 'x');
+  EXPECT_FALSE(job.run()) << "a model that cannot be written is a failure";
+  EXPECT_FALSE(fs::exists(job.folder() / "model"));
+  umount2(job.folder().c_str(), MNT_DETACH);
+}
+
+}  // namespace
+}  // namespace th::train
