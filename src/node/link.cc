@@ -136,8 +136,9 @@ void Link::push_log(const std::string& task, int64_t offset, std::string bytes) 
 
 void Link::on_log_done(const std::string& task, const Result<http::Response>& response) {
   log_under_way_ = false;
+  // Whether the VM as a whole is still known is for the sync to find out.
   bool refused = response && response->status >= 400 && response->status < 500 && response->status != 408 &&
-                 response->status != 429 && !is_dismissal(response);
+                 response->status != 429;
   if (refused) return handlers_.on_log(task, fail(http::error_of(*response)));
   if (response && response->status == 200) {
     auto json = parse_json(response->body, "answer to a log push");
