@@ -8,6 +8,17 @@
 
 namespace th::control {
 
+namespace {
+
+http::Response json_text(int status, std::string text) {
+  return {status, {{"Content-Type", "application/json"}}, std::move(text)};
+}
+
+}  // namespace
+
+Answer::Answer(const Json& json, std::optional<std::string> stored_text)
+    : body(dump_json(json)), stored(std::move(stored_text)) {}
+
 Result<int64_t> query_int(const http::Request& request, const std::string& name, int64_t fallback) {
   const auto found = request.query.find(name);
   if (found == request.query.end()) return fallback;
@@ -50,6 +61,9 @@ http::Router Api::router() {
 void Api::attach(Controller& controller) {
   controller_ = &controller;
   controller.on_committed = [this](const ledger::Entry& entry) { publish(entry); };
+  controller.jobs.on_metrics = [this](const std::string& job, const StoredLine& line) {
+    publish_progress(job, line);
+  };
 }
 
 void Api::refuse_commands(std::optional<Error> why) { refusal_ = std::move(why); }
@@ -119,8 +133,7 @@ void Api::run_write(const http::Request& request, const http::Responder& respond
     auto earlier = core.ledger().find_answer(key, sha256);
     if (!earlier) return responder.fail(earlier.error());
     if (*earlier) {
-      http::Response response{
-          static_cast<int>((*earlier)->status), {{"Content-Type", "application/json"}}, (*earlier)->body};
+      const http::Response response = json_text(static_cast<int>((*earlier)->status), (*earlier)->body);
       // It may be staged only: it is told when it is durable, like the first one.
       core.after_commit([responder, response] { responder.send(response); });
       return;
@@ -130,9 +143,8 @@ void Api::run_write(const http::Request& request, const http::Responder& respond
   if (!body) return responder.fail(body.error());
   Result<Answer> answer = handler(*controller_, request, *body);
   if (!answer) return responder.fail(answer.error());
-  if (!key.empty())
-    core.ledger().stage_answer(key, sha256, 200, answer->stored.value_or(dump_json(answer->body)));
-  core.after_commit([responder, body = std::move(answer->body)] { responder.send(body); });
+  if (!key.empty()) core.ledger().stage_answer(key, sha256, 200, answer->stored.value_or(answer->body));
+  core.after_commit([responder, text = std::move(answer->body)] { responder.send(json_text(200, text)); });
 }
 
 void Api::close_streams() {

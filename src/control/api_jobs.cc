@@ -45,8 +45,8 @@ Status send_logs(Controller& c, const http::Request& request, const http::Respon
   TH_TRY(std::string text,
          c.output.read_log({id, static_cast<int>(of), static_cast<int>(rank)}, offset, kLogReadBytes));
   const std::string next = std::to_string(offset + static_cast<int64_t>(text.size()));
-  responder.send(
-      {200, {{"Content-Type", "text/plain; charset=utf-8"}, {"X-Next-Offset", next}}, std::move(text)});
+  responder.send(http::Response{
+      200, {{"Content-Type", "text/plain; charset=utf-8"}, {"X-Next-Offset", next}}, std::move(text)});
   return {};
 }
 
@@ -74,13 +74,13 @@ void Api::add_job_routes(http::Router& router) {
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const request::JobSpec spec, request::job_spec_from_json(body));
           TH_TRY(const std::string id, c.jobs.submit(spec, "batch"));
-          return Answer{job_json(c, c.core.state().jobs.at(id)), {}};
+          return Answer(job_json(c, c.core.state().jobs.at(id)));
         });
   write(router, "DELETE", "/api/v1/jobs/{id}", Role::kUser,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
           TH_TRY(const ledger::Job* job, find_job(c, request));
           c.jobs.cancel(job->submitted.job, "cancelled", "cancelled by hand");
-          return Answer{job_json(c, *job), {}};
+          return Answer(job_json(c, *job));
         });
   read(router, "/api/v1/jobs", [](Controller& c, const http::Request&) -> Result<Json> {
     Json items = Json::array();
@@ -126,13 +126,13 @@ void Api::add_serving_routes(http::Router& router) {
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const DeploySpec spec, deploy_spec(body));
           TH_RETURN_IF_ERROR(c.deployments.create(spec));
-          return Answer{deployment_json(c, c.core.state().deployments.at(spec.name)), {}};
+          return Answer(deployment_json(c, c.core.state().deployments.at(spec.name)));
         });
   write(router, "DELETE", "/api/v1/deployments/{name}", Role::kUser,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
           TH_TRY(const ledger::Deployment* deployment, find_deployment(c, request));
           TH_RETURN_IF_ERROR(c.deployments.stop(deployment->created.name, "undeployed by hand"));
-          return Answer{deployment_json(c, *deployment), {}};
+          return Answer(deployment_json(c, *deployment));
         });
   read(router, "/api/v1/deployments", [](Controller& c, const http::Request&) -> Result<Json> {
     Json items = Json::array();

@@ -82,18 +82,18 @@ void Api::add_slice_routes(http::Router& router) {
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const request::SliceSpec spec, request::slice_spec_from_json(body));
           TH_TRY(const std::string id, c.slices.hold(spec, c.jobs.reservations()));
-          return Answer{slice_json(c, c.core.state().slices.at(id)), {}};
+          return Answer(slice_json(c, c.core.state().slices.at(id)));
         });
   write(router, "POST", "/api/v1/slices/{name}/commit", Role::kUser,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {}));
           TH_RETURN_IF_ERROR(c.slices.commit(request.params.at("name")));
-          return Answer{slice_json(c, *c.core.state().find_slice(request.params.at("name"))), {}};
+          return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
         });
   write(router, "DELETE", "/api/v1/slices/{name}", Role::kUser,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
           TH_RETURN_IF_ERROR(c.slices.release(request.params.at("name"), "released by hand"));
-          return Answer{slice_json(c, *c.core.state().find_slice(request.params.at("name"))), {}};
+          return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
         });
   read(router, "/api/v1/slices", [](Controller& c, const http::Request&) -> Result<Json> {
     Json items = Json::array();
@@ -142,7 +142,7 @@ void Api::add_key_routes(http::Router& router) {
             return fail(Code::kFailedPrecondition, "key '" + id + "' is the admin key; it cannot be revoked");
           }
           if (!key->second.revoked) c.core.stage(ledger::KeyRevoked{id});
-          return Answer{key_json(key->second), {}};
+          return Answer(key_json(key->second));
         });
 }
 

@@ -42,8 +42,9 @@ class Ledger {
   void stage_answer(std::string key, std::string request_sha256, int64_t status, std::string body);
   bool has_staged() const { return !staged_.empty(); }
 
-  /// One transaction with all that was staged; then tells the listeners. On error nothing of it was kept and
-  /// state() is again what the log says. Errors: kNoSpace, kInternal.
+  /// One transaction with all that was staged; then tells the listener. On error nothing of it is in the log,
+  /// and all of it stays staged: call again later, and let nothing of it be seen outside until then.
+  /// Errors: kNoSpace, kInternal.
   Status commit();
 
   /// The answer that was given (or is staged) for this key; none: the command is new.

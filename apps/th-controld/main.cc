@@ -1,0 +1,56 @@
+// th-controld: the control plane of one state folder.
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <thread>
+
+#include "base/log.h"
+#include "control/daemon.h"
+
+namespace {
+
+int wake_pipe[2];
+
+/// Signals are not blocked, since nodes would inherit that: the handler wakes a thread that waits.
+void on_signal(int) { static_cast<void>(!::write(wake_pipe[1], "x", 1)); }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"The control plane of Thunderhead: decides, makes VMs, starts gangs, answers REST."};
+  th::control::DaemonOptions options;
+  std::string state, fleet;
+  app.add_option("--state", state, "folder of the ledger, keys, logs and models")->required();
+  app.add_option("--fleet", fleet,
+                 "what exists, YAML; needed at the first start, then kept in the state folder");
+  app.add_option("--address", options.address, "address to listen on")->capture_default_str();
+  app.add_option("--port", options.port, "port to listen on; 0: that of the last time, else any free one")
+      ->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  options.state_dir = state;
+  if (!fleet.empty()) options.fleet_file = fleet;
+
+  th::init_log("th-controld");
+  signal(SIGPIPE, SIG_IGN);
+  if (::pipe2(wake_pipe, O_CLOEXEC) != 0) return 1;
+  signal(SIGTERM, on_signal);
+  signal(SIGINT, on_signal);
+  auto daemon = th::control::Daemon::open(options);
+  if (!daemon) {
+    th::log_error("{}", daemon.error().message);
+    return 1;
+  }
+  std::thread waiter([&] {
+    char byte;
+    while (::read(wake_pipe[0], &byte, 1) < 0 && errno == EINTR) {
+    }
+    (*daemon)->stop();
+  });
+  (*daemon)->run();
+  on_signal(0);
+  waiter.join();
+  return 0;
+}

@@ -1,0 +1,255 @@
+#include "control/daemon.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "cloud/local/provider.h"
+#include "control/api.h"
+
+namespace th::control {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kPeriodMs = 100;
+constexpr int kWorkers = 4;
+constexpr int64_t kReleaseTimeoutNs = 60 * kSecond;
+constexpr size_t kMaxFleetBytes = size_t{16} << 20;
+
+/// A secret in a file of its own, made at the first start.
+Result<std::string> secret_file(const fs::path& path) {
+  auto text = read_file(path, 1024);
+  if (text) {
+    while (!text->empty() && std::isspace(static_cast<unsigned char>(text->back()))) text->pop_back();
+    if (text->size() == 64) return text;
+    return fail(Code::kDataLoss, path.string() + ": want 64 hex digits; delete it to have a new one made");
+  }
+  if (text.error().code != Code::kNotFound) return fail(text.error());
+  const std::string secret = random_token();
+  TH_RETURN_IF_ERROR(write_file_durable(path, secret + "\n", 0600));
+  return secret;
+}
+
+/// Hosts that slices hold have to exist in the fleet, with as many GPUs.
+Status check_fits(const fleet::Fleet& fleet, const ledger::State& state) {
+  for (const auto& [id, slice] : state.slices) {
+    if (!slice.live()) continue;
+    for (const ledger::Share& share : slice.terms.hosts) {
+      const auto host = fleet.find_host(share.host);
+      const bool fits =
+          host && fleet.host(*host).gpus >= share.gpus && fleet.series_of(*host).name == slice.terms.series;
+      if (!fits) {
+        return fail(
+            Code::kFailedPrecondition,
+            fmt::format(
+                "fleet '{}' has no host '{}' with {} GPUs of {}, which slice '{}' holds; release it first",
+                fleet.name(), share.host, share.gpus, slice.terms.series, slice.terms.name));
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+class Daemon::Impl {
+ public:
+  Status open(const DaemonOptions& options);
+  void run();
+  void stop() { loop_.stop(); }
+  const std::string& url() const { return url_; }
+  ~Impl();
+
+ private:
+  Status open_fleet(const DaemonOptions& options);
+  Status open_keys();
+  Status open_server(const DaemonOptions& options);
+  Status open_controller();
+  uint16_t last_port() const;
+  bool has_nodes() const;
+  void after_batch();
+  void shut_down(bool nodes);
+
+  fs::path dir_;
+  std::optional<FileLock> lock_;
+  Loop loop_;
+  std::unique_ptr<ledger::Ledger> ledger_;
+  std::shared_ptr<const fleet::Fleet> fleet_;
+  std::optional<registry::Registry> registry_;
+  std::unique_ptr<cloud::Provider> provider_;
+  std::optional<launch::LocalLauncher> launcher_;
+  std::unique_ptr<Api> api_;
+  std::unique_ptr<Controller> controller_;
+  std::unique_ptr<http::Server> server_;
+  std::unique_ptr<Workers> workers_;
+  std::string url_, gateway_token_;
+  std::optional<int64_t> release_deadline_ns_;
+  bool stuck_ = false;
+};
+
+Status Daemon::Impl::open(const DaemonOptions& options) {
+  std::error_code problem;
+  dir_ = fs::absolute(options.state_dir, problem).lexically_normal();
+  fs::create_directories(dir_, problem);
+  if (problem) return fail(errno_error("state folder " + dir_.string(), problem.value()));
+  if (::chmod(dir_.c_str(), 0711) != 0) return fail(errno_error("state folder " + dir_.string(), errno));
+  TH_TRY(lock_, FileLock::acquire(dir_ / "controld.lock"));
+  TH_TRY(auto store, ledger::open_sqlite_store(dir_ / "ledger.db"));
+  TH_TRY(ledger_, ledger::Ledger::open(std::move(store), Env::real()));
+  TH_RETURN_IF_ERROR(open_fleet(options));
+  TH_RETURN_IF_ERROR(open_keys());
+  TH_RETURN_IF_ERROR(ledger_->commit());
+  TH_TRY(registry_, registry::Registry::open(dir_ / "models"));
+  TH_RETURN_IF_ERROR(open_server(options));
+  return open_controller();
+}
+
+Status Daemon::Impl::open_fleet(const DaemonOptions& options) {
+  const fs::path kept = dir_ / "fleet.yaml";
+  const fs::path from = options.fleet_file.value_or(kept);
+  auto text = read_file(from, kMaxFleetBytes);
+  if (!text && !options.fleet_file && text.error().code == Code::kNotFound) {
+    return fail(Code::kInvalidArgument, "this state folder has no fleet yet; name one with --fleet FILE");
+  }
+  if (!text) return fail(text.error());
+  TH_TRY(fleet::Fleet fleet, fleet::parse_fleet(*text, from.string()));
+  TH_RETURN_IF_ERROR(check_fits(fleet, ledger_->state()));
+  const std::string sha256 = sha256_hex(*text);
+  if (ledger_->state().fleet.sha256 != sha256) {
+    TH_RETURN_IF_ERROR(write_file_durable(kept, *text));
+    ledger_->stage(ledger::FleetLoaded{fleet.name(), sha256});
+  }
+  fleet_ = std::make_shared<const fleet::Fleet>(std::move(fleet));
+  return {};
+}
+
+Status Daemon::Impl::open_keys() {
+  TH_TRY(gateway_token_, secret_file(dir_ / "gateway.token"));
+  TH_TRY(const std::string admin, secret_file(dir_ / "admin.key"));
+  const std::string sha256 = sha256_hex(admin);
+  std::vector<std::string> old;
+  for (const auto& [id, key] : ledger_->state().keys) {
+    if (key.role != "admin" || key.revoked) continue;
+    if (key.sha256 == sha256) return {};
+    old.push_back(id);
+  }
+  // The file was deleted to have a new key made: the one before is void.
+  for (const std::string& id : old) ledger_->stage(ledger::KeyRevoked{id});
+  ledger_->stage(
+      ledger::KeyAdded{fmt::format("key-{}", ledger_->state().next_key), "admin", sha256, "admin"});
+  return {};
+}
+
+uint16_t Daemon::Impl::last_port() const {
+  const auto text = read_file(dir_ / "controld.port", 64);
+  return text ? static_cast<uint16_t>(std::strtoul(text->c_str(), nullptr, 10)) : 0;
+}
+
+bool Daemon::Impl::has_nodes() const {
+  for (const auto& [id, vm] : ledger_->state().vms) {
+    if (vm.state != ledger::VmState::kDeleted) return true;
+  }
+  return false;
+}
+
+Status Daemon::Impl::open_server(const DaemonOptions& options) {
+  api_ = std::make_unique<Api>(loop_, sha256_hex(gateway_token_));
+  const uint16_t last = last_port();
+  const uint16_t want = options.port == 0 ? last : options.port;
+  if (has_nodes() && last != 0 && want != last) {
+    return fail(Code::kFailedPrecondition,
+                fmt::format("nodes of this state dial port {}; start with --port {}", last, last));
+  }
+  http::ServerOptions server;
+  server.address = options.address, server.port = want, server.threads = 2;
+  server.max_body_bytes = node::kMaxSyncBytes;
+  auto started = http::Server::start(server, api_->router());
+  if (!started && options.port == 0 && want != 0 && !has_nodes()) {
+    server.port = 0;
+    started = http::Server::start(server, api_->router());
+  }
+  if (!started) return fail(started.error());
+  server_ = *std::move(started);
+  url_ = fmt::format("http://{}:{}", options.address, server_->port());
+  return write_file_durable(dir_ / "controld.port", fmt::format("{}\n", server_->port()), 0644);
+}
+
+Status Daemon::Impl::open_controller() {
+  cloud::LocalProviderOptions local;
+  local.state_dir = dir_, local.controller_url = url_;
+  TH_TRY(provider_, cloud::make_local_provider(local));
+  launcher_.emplace(Env::real().unix_ns());
+  workers_ = std::make_unique<Workers>(loop_, kWorkers);
+  CoreParts parts{Env::real(), *ledger_,   fleet_, *provider_,
+                  *launcher_,  *registry_, dir_,   [this](Work work) { workers_->run(std::move(work)); }};
+  TH_TRY(controller_, Controller::start(std::move(parts)));
+  api_->attach(*controller_);
+  api_->on_shutdown = [this](bool nodes) { shut_down(nodes); };
+  const Json where = {{"url", url_}, {"pid", ::getpid()}};
+  return write_file_durable(dir_ / "controld.json", dump_json(where) + "\n", 0644);
+}
+
+void Daemon::Impl::run() {
+  log_info("listening on {}, state {}, fleet '{}'", url_, dir_.string(), fleet_->name());
+  loop_.run([this] { after_batch(); }, kPeriodMs);
+  api_->close_streams();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the last answers are on their way
+  std::error_code ignored;
+  fs::remove(dir_ / "controld.json", ignored);
+  log_info("stopped");
+}
+
+void Daemon::Impl::after_batch() {
+  const Status done = controller_->step();
+  if (!done && !stuck_) log_error("the ledger cannot be written: {}", done.error().message);
+  if (done && stuck_) log_info("the ledger can be written again");
+  if (!done || stuck_) api_->refuse_commands(done ? std::nullopt : std::optional<Error>(done.error()));
+  stuck_ = !done;
+  if (!release_deadline_ns_) return;
+  const bool late = Env::real().monotonic_ns() > *release_deadline_ns_;
+  if (late) log_error("some VMs could not be deleted in time; they will be after the next start");
+  if (controller_->core.active_slices().empty() || late) loop_.stop();
+}
+
+/// The answer was sent before this is called.
+void Daemon::Impl::shut_down(bool nodes) {
+  api_->refuse_commands(Error{Code::kUnavailable, "the controller is shutting down"});
+  if (!nodes) return loop_.stop();
+  release_deadline_ns_ = Env::real().monotonic_ns() + kReleaseTimeoutNs;
+  const auto active = controller_->core.active_slices();
+  for (const std::string& id : active) {
+    if (Status released = controller_->slices.release(id, "the controller is shut down"); !released) {
+      log_warn("{}", released.error().message);
+    }
+  }
+}
+
+Daemon::Impl::~Impl() {
+  loop_.stop();
+  workers_.reset();
+  server_.reset();
+}
+
+Daemon::Daemon(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Daemon::~Daemon() = default;
+
+Result<std::unique_ptr<Daemon>> Daemon::open(const DaemonOptions& options) {
+  auto impl = std::make_unique<Impl>();
+  TH_RETURN_IF_ERROR(impl->open(options));
+  return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
+}
+
+const std::string& Daemon::url() const { return impl_->url(); }
+void Daemon::run() { impl_->run(); }
+void Daemon::stop() { impl_->stop(); }
+
+}  // namespace th::control

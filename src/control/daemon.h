@@ -1,0 +1,42 @@
+#pragma once
+// The daemon: one state folder, one loop, one port (docs/protocols.md has the folder).
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+
+namespace th::control {
+
+struct DaemonOptions {
+  std::filesystem::path state_dir;
+  std::optional<std::filesystem::path> fleet_file;  // needed at the first start; kept as STATE/fleet.yaml
+  std::string address = "127.0.0.1";
+  uint16_t port = 7070;  // 0: the one of the last time, else any free one
+};
+
+class Daemon {
+ public:
+  /// Takes the state folder and replays its ledger. Errors: kAlreadyExists (another daemon has the state; the
+  /// port is taken), kInvalidArgument (fleet file), kFailedPrecondition (a fleet without hosts that are in
+  /// use; another port than the one that living nodes dial), kDataLoss.
+  static Result<std::unique_ptr<Daemon>> open(const DaemonOptions& options);
+  ~Daemon();
+
+  /// Where it listens: "http://127.0.0.1:7070".
+  const std::string& url() const;
+  /// Runs until stop() or POST /api/v1/shutdown. Nodes go on without it.
+  void run();
+  /// Safe from any thread.
+  void stop();
+
+ private:
+  class Impl;
+  explicit Daemon(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace th::control
