@@ -9,8 +9,8 @@
 namespace th::cli {
 
 struct DeployOptions {
-  std::string model, name, slice;
-  std::optional<int64_t> gpus, tokens_per_minute;
+  std::string model = {}, name = {}, slice = {};
+  std::optional<int64_t> gpus = {}, tokens_per_minute = {};
   bool detach = false;
 };
 /// Deploys and waits until it is ready. Errors: the controller's; kFailedPrecondition when it fails to come

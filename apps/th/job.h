@@ -13,9 +13,9 @@ namespace th::cli {
 
 struct SubmitOptions {
   std::string recipe;  // a file; or Context::command
-  std::string slice, name, time, memory, workdir;
-  std::optional<int64_t> gpus, retries;
-  std::vector<std::string> env;  // NAME=VALUE
+  std::string slice = {}, name = {}, time = {}, memory = {}, workdir = {};
+  std::optional<int64_t> gpus = {}, retries = {};
+  std::vector<std::string> env = {};  // NAME=VALUE
   bool follow = false, wait = false, detach = false;
 };
 /// What would be submitted. Errors: kInvalidArgument, kNotFound (recipe, staged file), what th-train finds in

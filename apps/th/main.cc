@@ -70,9 +70,11 @@ int run(int argc, char** argv) {
     app.parse(static_cast<int>(end - argv), argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
-    const CLI::App* asked = &app;
-    while (!asked->get_subcommands().empty()) asked = asked->get_subcommands().front();
-    std::string name = asked == &app ? "th" : "th " + asked->get_name();
+    std::string name = "th";
+    for (const CLI::App* asked = &app; !asked->get_subcommands().empty();) {
+      asked = asked->get_subcommands().front();
+      name += " " + asked->get_name();
+    }
     return report(context, {Code::kInvalidArgument, fmt::format("{}; see: {} --help", e.what(), name)},
                   kUsage);
   }

@@ -12,7 +12,7 @@ struct SliceOptions {
   int64_t gpus = 0;
   std::string series;
   std::string duration;
-  std::string max_price;
+  std::string max_price = {};
   bool dry_run = false;
 };
 /// Prints the offer, holds, commits, waits until the slice is ready. Returns the slice (with dry_run

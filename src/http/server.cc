@@ -1,6 +1,5 @@
 #include "http/server.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -19,6 +18,7 @@
 
 #include "base/log.h"
 #include "http/exchange.h"
+#include "http/sockets.h"
 #include "http/url.h"
 #include "http/wire.h"
 
@@ -47,38 +47,29 @@ int64_t now_ns() {
       .count();
 }
 
-/// Ranks and programs that the daemon starts must not inherit its sockets.
-template <class S>
-void close_on_exec(S& socket) {
-  ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
-}
-
 class Connection;
 
 /// What the server's parts share; connections keep it alive.
 class Core {
  public:
-  Core(ServerOptions options, Router router)
+  Core(ServerOptions options, Router router, Listening listening)
       : options(std::move(options)),
         router(std::move(router)),
+        port(listening.port),
         io(std::make_shared<asio::io_context>(this->options.threads)),
-        acceptor(asio::make_strand(*io)),
+        acceptor(asio::make_strand(*io), listening.v6 ? tcp::v6() : tcp::v4(), listening.fd.release()),
         sweep(acceptor.get_executor()) {}
 
-  Status listen();
   void accept(const std::shared_ptr<Core>& self);
   void sweep_later(const std::shared_ptr<Core>& self);
   void stop(const std::shared_ptr<Core>& self);
   bool add(const std::shared_ptr<Connection>& connection);
   void forget(Connection* connection, const std::shared_ptr<Core>& self);
   std::vector<std::shared_ptr<Connection>> connections() const;
-  size_t count() const {
-    std::scoped_lock lock(mutex_);
-    return connections_.size();
-  }
 
   const ServerOptions options;
   const Router router;
+  const uint16_t port;
   const std::shared_ptr<asio::io_context> io;
   Acceptor acceptor;
   asio::steady_timer sweep;
@@ -94,13 +85,10 @@ class Core {
 /// a client that leaves is noticed while its answer is still being made.
 class Connection : public ExchangeSink, public std::enable_shared_from_this<Connection> {
  public:
-  Connection(std::shared_ptr<Core> core, Socket socket) : core_(std::move(core)), socket_(std::move(socket)) {
-    error_code ec;
-    auto peer = socket_.remote_endpoint(ec);
-    if (!ec) peer_ = fmt::format("{}:{}", peer.address().to_string(), peer.port());
-    socket_.set_option(tcp::no_delay(true), ec);
-    close_on_exec(socket_);
-  }
+  Connection(std::shared_ptr<Core> core, Socket socket)
+      : core_(std::move(core)),
+        socket_(std::move(socket)),
+        peer_(prepare_accepted(socket_.native_handle())) {}
 
   void start() {
     asio::post(socket_.get_executor(), [self = shared_from_this()] { self->next_request(); });
@@ -220,9 +208,7 @@ class Connection : public ExchangeSink, public std::enable_shared_from_this<Conn
   }
 
   void write(std::string bytes, bool then_linger) {
-    if (writing_) {  // only "100 Continue" can be under way: what follows a refusal is lost with it
-      return drop();
-    }
+    if (writing_) return drop();  // only "100 Continue" can be under way, and only a refusal follows it
     writing_ = true;
     outgoing_ = std::move(bytes);
     auto progress = [self = shared_from_this()](error_code ec, size_t) -> size_t {
@@ -280,7 +266,7 @@ class Connection : public ExchangeSink, public std::enable_shared_from_this<Conn
 
   const std::shared_ptr<Core> core_;
   Socket socket_;
-  std::string peer_;
+  const std::string peer_;
   State state_ = State::kReading;
   std::atomic<int64_t> deadline_ns_{kNever};
   std::optional<RequestReader> reader_;
@@ -296,31 +282,6 @@ class Connection : public ExchangeSink, public std::enable_shared_from_this<Conn
   bool half_closed_ = false;
 };
 
-Status Core::listen() {
-  error_code ec;
-  auto address = asio::ip::make_address(options.address, ec);
-  if (ec) {
-    return fail(Code::kInvalidArgument,
-                fmt::format("listen address '{}': want an IP address such as 127.0.0.1", options.address));
-  }
-  tcp::endpoint endpoint(address, options.port);
-  acceptor.open(endpoint.protocol(), ec);
-  if (!ec) close_on_exec(acceptor);
-  if (!ec) acceptor.set_option(asio::socket_base::reuse_address(true), ec);
-  if (!ec) acceptor.bind(endpoint, ec);
-  if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);
-  if (!ec) return {};
-  std::string where = fmt::format("{}:{}", options.address, options.port);
-  if (ec == asio::error::address_in_use) {
-    return fail(Code::kAlreadyExists,
-                where + " is taken: another program listens there; stop it or choose another port");
-  }
-  if (ec == asio::error::access_denied) {
-    return fail(Code::kPermissionDenied, where + " may not be used by this user; choose a port over 1023");
-  }
-  return fail(Code::kInvalidArgument, fmt::format("cannot listen on {}: {}", where, ec.message()));
-}
-
 void Core::accept(const std::shared_ptr<Core>& self) {
   {
     std::scoped_lock lock(mutex_);
@@ -334,7 +295,7 @@ void Core::accept(const std::shared_ptr<Core>& self) {
       if (add(connection)) connection->start();
       return accept(self);
     }
-    log_warn("accept on port {}: {}", options.port, ec.message());
+    log_warn("accept on port {}: {}", port, ec.message());
     auto pause =
         std::make_shared<asio::steady_timer>(acceptor.get_executor(), std::chrono::milliseconds(100));
     pause->async_wait([this, self, pause](error_code) { accept(self); });
@@ -422,18 +383,15 @@ class Server::Impl {
 
 Result<std::unique_ptr<Server>> Server::start(ServerOptions options, Router router) {
   if (options.threads < 1) return fail(Code::kInvalidArgument, "an HTTP server needs at least one thread");
-  auto core = std::make_shared<Core>(std::move(options), std::move(router));
-  TH_RETURN_IF_ERROR(core->listen());
+  TH_TRY(Listening listening, listen_on(options.address, options.port));
+  auto core = std::make_shared<Core>(std::move(options), std::move(router), std::move(listening));
   return std::unique_ptr<Server>(new Server(std::make_unique<Impl>(std::move(core))));
 }
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
-uint16_t Server::port() const {
-  error_code ec;
-  return impl_->core().acceptor.local_endpoint(ec).port();
-}
-size_t Server::connections() const { return impl_->core().count(); }
+uint16_t Server::port() const { return impl_->core().port; }
+size_t Server::connections() const { return impl_->core().connections().size(); }
 
 }  // namespace th::http
