@@ -2,6 +2,7 @@
 // For tests: ranks as real processes. Everything that computes runs in a child, as OpenMP does not survive a
 // fork.
 
+#include <omp.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@ inline std::vector<pid_t> start_gang(int world_size, const std::function<bool(co
   for (rendezvous.rank = 0; rendezvous.rank < world_size; ++rendezvous.rank) {
     const pid_t pid = fork();
     if (pid == 0) {
+      omp_set_num_threads(1);  // as a launcher would, with as many ranks as cores or more
       auto group = collective::connect_shm(rendezvous, {});
       _exit(group && body(*group) ? 0 : 1);
     }

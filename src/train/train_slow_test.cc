@@ -136,7 +136,7 @@ TEST(TrainSlow, KilledAndResumedEndsInTheSameBits) {
 
 TEST(TrainSlow, AFullDiskCostsCheckpointsButNotTheModel) {
   Job job(2);
-  if (mount("tmpfs", job.folder().c_str(), "tmpfs", 0, "size=800k") != 0)
+  if (mount("tmpfs", job.folder().c_str(), "tmpfs", 0, "size=700k") != 0)
     GTEST_SKIP() << "mounting a tmpfs wants root";
   Job::write_text(job.folder());
   job.recipe.checkpoint.every = 10;  // about 330 KB each, beside 100 KB of text: one has room, two have not

@@ -195,7 +195,7 @@ class Trainer {
   Status measure() {
     const std::vector<int32_t>& tokens = data_.validation;
     const auto last = static_cast<int64_t>(tokens.size()) - 1;
-    std::vector<float> nats = {0};
+    std::vector<float> sums = {0, 0};  // nats of the model, bits of the bigram
     int64_t window = 0;
     for (int64_t begin = 0; begin < last; begin += recipe_.seq, ++window) {
       if (window % group_.world_size() != group_.rank()) continue;
@@ -203,12 +203,13 @@ class Trainer {
       const std::span<const int32_t> all(tokens);
       TH_TRY(float loss,
              llama_->forward(params_, {all.subspan(begin, size), all.subspan(begin + 1, size), 1, size}));
-      nats[0] += loss * static_cast<float>(size);
+      sums[0] += loss * static_cast<float>(size);
     }
-    TH_RETURN_IF_ERROR(group_.all_reduce(nats));
+    if (is_first()) sums[1] = static_cast<float>(Bigram(data_.train, tokenizer_->vocab_size()).bits(tokens));
+    TH_RETURN_IF_ERROR(group_.all_reduce(sums));
     const auto bytes = static_cast<double>(data_.validation_bytes);
-    result_.val_bits_per_byte = nats[0] / std::numbers::ln2 / bytes;
-    result_.bigram_bits_per_byte = Bigram(data_.train, tokenizer_->vocab_size()).bits(tokens) / bytes;
+    result_.val_bits_per_byte = sums[0] / std::numbers::ln2 / bytes;
+    result_.bigram_bits_per_byte = sums[1] / bytes;
     return {};
   }
 
