@@ -55,57 +55,6 @@ class InFlight : public std::enable_shared_from_this<InFlight> {
   std::map<std::string, int64_t> of_deployment_;
 };
 
-ApiError invalid_key(bool missing) {
-  return {
-      .status = 401,
-      .type = "invalid_request_error",
-      .code = "invalid_api_key",
-      .message =
-          missing
-              ? "No API key was given: send it as 'Authorization: Bearer KEY' or, on the Azure routes, as "
-                "'api-key: KEY'."
-              : "Incorrect API key provided. Keys are made with `th key create`.",
-      .param = {},
-      .retry_after_ns = 0};
-}
-
-ApiError unknown_deployment(Api api, const std::string& name) {
-  std::string shown = check_name(name, "deployment") ? name : "(not a valid name)";
-  if (api == Api::kAzure) {
-    return {.status = 404,
-            .type = "invalid_request_error",
-            .code = "DeploymentNotFound",
-            .message = fmt::format("The API deployment '{}' for this resource does not exist.", shown),
-            .param = {},
-            .retry_after_ns = 0};
-  }
-  return {
-      .status = 404,
-      .type = "invalid_request_error",
-      .code = "model_not_found",
-      .message = fmt::format("The model '{}' does not exist: there is no deployment of this name.", shown),
-      .param = "model",
-      .retry_after_ns = 0};
-}
-
-ApiError unavailable(std::string code, std::string message, int64_t retry_after_ns) {
-  return {.status = 503,
-          .type = "server_error",
-          .code = std::move(code),
-          .message = std::move(message),
-          .param = {},
-          .retry_after_ns = retry_after_ns};
-}
-
-ApiError too_many(std::string type, std::string message, int64_t retry_after_ns) {
-  return {.status = 429,
-          .type = std::move(type),
-          .code = "rate_limit_exceeded",
-          .message = std::move(message),
-          .param = {},
-          .retry_after_ns = retry_after_ns};
-}
-
 http::Headers rate_limit_headers(const Quotas::Decision& decision) {
   if (decision.limit_tokens == 0) return {};
   return {{"x-ratelimit-limit-tokens", std::to_string(decision.limit_tokens)},
@@ -178,10 +127,7 @@ Result<std::unique_ptr<Gateway::Impl>> Gateway::Impl::start(GatewayOptions optio
   if (error) return fail(errno_error(options.state_dir.string(), error.value()));
   Result<FileLock> lock = FileLock::acquire(options.state_dir / "gateway.lock");
   if (!lock && lock.error().code == Code::kAlreadyExists) {
-    return fail(Code::kAlreadyExists,
-                fmt::format("another gateway runs on state folder {}: {}; stop it or choose another "
-                            "--state",
-                            options.state_dir.string(), lock.error().message));
+    return fail(Code::kAlreadyExists, "another gateway runs: " + lock.error().message);
   }
   if (!lock) return fail(lock.error());
   TH_TRY(auto journal, UsageJournal::open(options.state_dir / "usage.journal"));

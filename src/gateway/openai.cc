@@ -6,6 +6,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "base/units.h"
 
 namespace th::gateway {
@@ -161,6 +162,57 @@ tl::expected<void, ApiError> read_stream(Json& body, CompletionRequest& request)
 }
 
 }  // namespace
+
+ApiError invalid_key(bool missing) {
+  return {
+      .status = 401,
+      .type = "invalid_request_error",
+      .code = "invalid_api_key",
+      .message =
+          missing
+              ? "No API key was given: send it as 'Authorization: Bearer KEY' or, on the Azure routes, as "
+                "'api-key: KEY'."
+              : "Incorrect API key provided. Keys are made with `th key create`.",
+      .param = {},
+      .retry_after_ns = 0};
+}
+
+ApiError unknown_deployment(Api api, const std::string& name) {
+  std::string shown = check_name(name, "deployment") ? name : "(not a valid name)";
+  if (api == Api::kAzure) {
+    return {.status = 404,
+            .type = "invalid_request_error",
+            .code = "DeploymentNotFound",
+            .message = fmt::format("The API deployment '{}' for this resource does not exist.", shown),
+            .param = {},
+            .retry_after_ns = 0};
+  }
+  return {
+      .status = 404,
+      .type = "invalid_request_error",
+      .code = "model_not_found",
+      .message = fmt::format("The model '{}' does not exist: there is no deployment of this name.", shown),
+      .param = "model",
+      .retry_after_ns = 0};
+}
+
+ApiError unavailable(std::string code, std::string message, int64_t retry_after_ns) {
+  return {.status = 503,
+          .type = "server_error",
+          .code = std::move(code),
+          .message = std::move(message),
+          .param = {},
+          .retry_after_ns = retry_after_ns};
+}
+
+ApiError too_many(std::string type, std::string message, int64_t retry_after_ns) {
+  return {.status = 429,
+          .type = std::move(type),
+          .code = "rate_limit_exceeded",
+          .message = std::move(message),
+          .param = {},
+          .retry_after_ns = retry_after_ns};
+}
 
 std::string api_error_json(const ApiError& error) {
   return dump_json({{"error",

@@ -26,6 +26,12 @@ struct ApiError {
   int64_t retry_after_ns = 0;  // over 0: Retry-After, in whole seconds, rounded up
 };
 
+// Those that the gateway itself decides on. Each says what to do.
+ApiError invalid_key(bool missing);
+ApiError unknown_deployment(Api api, const std::string& name);
+ApiError unavailable(std::string code, std::string message, int64_t retry_after_ns);  // 503
+ApiError too_many(std::string type, std::string message, int64_t retry_after_ns);     // 429
+
 http::Response api_error_response(const ApiError& error);
 /// The body of the same, for the end of a stream.
 std::string api_error_json(const ApiError& error);
