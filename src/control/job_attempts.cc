@@ -21,17 +21,17 @@ constexpr int64_t kGraceMs = 5'000;
 
 std::string exit_text(const launch::RankChanged& cause) {
   const node::TaskReport& report = cause.report;
+  if (!report.signal && !report.exit_code) return "ended: " + report.reason;
   std::string text;
   if (report.signal) {
     const char* name = ::sigabbrev_np(*report.signal);
     text = fmt::format("was killed by signal {} (SIG{})", *report.signal, name ? name : "?");
-  } else if (report.exit_code) {
-    text = fmt::format("exited with code {}", *report.exit_code);
   } else {
-    text = "ended";
+    text = fmt::format("exited with code {}", *report.exit_code);
   }
-  if (!report.reason.empty()) text += ": " + report.reason;
-  return text;
+  // The node's own words repeat this and may go on: "killed by SIGKILL: out of memory, ...".
+  const size_t more = report.reason.find(": ");
+  return more == std::string::npos ? text : text + report.reason.substr(more);
 }
 
 int64_t gpus_of_series(const fleet::Fleet& fleet, const std::string& series) {

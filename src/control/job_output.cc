@@ -37,6 +37,18 @@ Status write_all(int fd, std::string_view bytes, const std::filesystem::path& pa
   return {};
 }
 
+/// How much of `text` ends with a whole UTF-8 character; what is not UTF-8 counts as whole.
+size_t whole_characters(std::string_view text) {
+  for (size_t back = 1; back <= 4 && back <= text.size(); ++back) {
+    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
+    if (byte < 0x80) break;
+    if (byte < 0xC0) continue;
+    const size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : 2;
+    return length > back ? text.size() - back : text.size();
+  }
+  return text.size();
+}
+
 StoredLine stored_line(int64_t attempt, int64_t line_no, const Json& line) {
   StoredLine out;
   out.attempt = attempt, out.line_no = line_no, out.line = dump_json(line);
@@ -150,8 +162,10 @@ bool JobOutput::pump_one(Follower& follower, const ledger::State& state) const {
   const auto job = state.jobs.find(follower.at.job);
   if (job == state.jobs.end() || !follower.stream.alive()) return false;
   if (follower.at.attempt == 0) follower.at.attempt = static_cast<int>(job->second.attempt);
-  const auto text = read_log(follower.at, follower.offset, kFollowBytes);
+  auto text = read_log(follower.at, follower.offset, kFollowBytes);
   if (!text) return false;
+  // A character that is cut waits for its rest, unless there is none to come.
+  if (const size_t whole = whole_characters(*text); whole > 0) text->resize(whole);
   if (!text->empty()) {
     follower.offset += static_cast<int64_t>(text->size());
     return follower.stream.event(dump_json(Json{{"text", *text}, {"offset", follower.offset}}));

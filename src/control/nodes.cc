@@ -122,7 +122,7 @@ void Nodes::look_for_silent(int64_t pause_ns) {
   for (const std::string& id : core_.active_slices()) {
     for (const std::string& name : core_.state().slices.at(id).vms) {
       const Vm& vm = core_.state().vms.at(name);
-      if (!is_up(vm)) {
+      if (!is_up(vm) || slices_.removing(name)) {
         seen_.erase(name);
         continue;
       }
@@ -173,7 +173,8 @@ void Nodes::compare(const std::vector<cloud::VmState>& there, int64_t asked_ns) 
       const Vm& vm = core_.state().vms.at(name);
       const auto seen = seen_.find(name);
       // Only what was up before the question was asked can be judged by its answer.
-      if (!is_up(vm) || seen == seen_.end() || seen->second.since_ns >= asked_ns) continue;
+      if (!is_up(vm) || slices_.removing(name) || seen == seen_.end() || seen->second.since_ns >= asked_ns)
+        continue;
       const auto found = by_name.find(name);
       if (found == by_name.end()) {
         slices_.node_down(name, "its VM does not exist any more");

@@ -37,6 +37,8 @@ class Slices {
   void step();
   /// The VM is gone: its host is avoided for a while. `reason` starts with the cause: "process 4711 is gone".
   void node_down(const std::string& vm, const std::string& reason);
+  /// Whether the VM is being deleted, so that its end is no news.
+  bool removing(const std::string& vm) const { return removing_.count(vm) > 0; }
   /// Why a slice that lost a node is not whole again; empty when it is, or is being repaired.
   std::string repair_note(const std::string& slice) const;
 
