@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/env.h"
 #include "base/units.h"
 #include "http/url.h"
 #include "terminal.h"
@@ -51,7 +52,7 @@ Result<Json> show_why(Context& context, const std::string& subject) {
   const Json& reason = object_of(why, "reason");
   context.say(fmt::format("{} is {}{}{}", text_of(why, "subject"), text_of(why, "state"),
                           text_of(reason, "text").empty() ? "" : ": ", text_of(reason, "text")));
-  if (int64_t start_ns = int_of(why, "estimated_start_ns"); start_ns > 0) {
+  if (int64_t start_ns = int_of(why, "estimated_start_ns"); start_ns > Env::real().unix_ns()) {
     context.say(fmt::format("estimated start  {}", format_time(start_ns)));
   }
   if (auto change = text_of(why, "smallest_change"); !change.empty()) {

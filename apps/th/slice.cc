@@ -86,8 +86,8 @@ Result<Json> wait_ready(Context& context, const std::string& name) {
     }
     if (int_of(slice, "start_ns") > Env::real().unix_ns() + kMinute) return slice;  // leased for later
     std::string line = fmt::format("slice {} is {}, {}", name, state, nodes_line(slice));
-    live.show(fmt::format("{}  {}", line, format_duration((monotonic_now_ns() - begin) / kSecond * kSecond)),
-              line);
+    int64_t seconds = (monotonic_now_ns() - begin) / kSecond;
+    live.show(seconds == 0 ? line : fmt::format("{}, {} s", line, seconds), line);
     if (!pause_ms(100)) {
       live.clear();
       context.say(

@@ -26,7 +26,7 @@ std::string progress_line(const Json& job) {
   std::string line =
       fmt::format("{}  step {}/{}  loss {:.3f}  {:.0f} tokens/s", bar(double(step), double(steps), 20), step,
                   steps, double_of(progress, "loss"), double_of(progress, "tokens_per_s"));
-  if (double eta_s = double_of(progress, "eta_s"); eta_s > 0) {
+  if (double eta_s = double_of(progress, "eta_s"); eta_s >= 1) {
     line += "  left " + format_duration(static_cast<int64_t>(eta_s) * kSecond);
   }
   if (text_of(job, "state") != "running") line += "  " + text_of(job, "state");
@@ -56,7 +56,7 @@ void print_end(const Context& context, const Json& job) {
                           reason.empty() ? "" : ": ", reason));
   const Json& result = object_of(job, "result");
   for (const auto& [key, value] : result.items()) {
-    if (key == "event" || !value.is_primitive()) continue;
+    if (key == "event" || key == "model_dir" || !value.is_primitive()) continue;
     context.say(
         fmt::format("  {:<24}{}", key, value.is_string() ? value.get<std::string>() : dump_json(value)));
   }
