@@ -75,18 +75,18 @@ class Cluster:
         self.controld = self.gateway = None
 
     # processes
+    def spawn(self, log, program, *args):
+        with open(self.state / log, "ab") as output:
+            return subprocess.Popen([BIN / program, *map(str, args)], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
     def start_controld(self):
-        log = open(self.state / "controld.log", "ab")
-        self.controld = subprocess.Popen(
-            [BIN / "th-controld", "--state", self.state, "--fleet", self.fleet, "--port", str(self.port)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.controld = self.spawn("controld.log", "th-controld", "--state", self.state, "--fleet", self.fleet,
+                                   "--port", self.port)
         self.wait_healthy(self.url + "/health", self.controld)
 
     def start_gateway(self):
-        log = open(self.state / "gateway.log", "ab")
-        self.gateway = subprocess.Popen(
-            [BIN / "th-gateway", "--controller", self.url, "--token-file", self.state / "gateway.token", "--state", self.state,
-             "--port", str(self.gateway_port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.gateway = self.spawn("gateway.log", "th-gateway", "--controller", self.url, "--token-file",
+                                  self.state / "gateway.token", "--state", self.state, "--port", self.gateway_port)
         self.wait_healthy(self.gateway_url + "/health", self.gateway)
 
     @staticmethod
@@ -110,7 +110,7 @@ class Cluster:
         self.controld.wait()
 
     def stop(self):
-        with contextlib.suppress(OSError, Refused):
+        with contextlib.suppress(OSError, Refused, subprocess.TimeoutExpired):
             if self.controld and self.controld.poll() is None:
                 self.api("POST", "/api/v1/shutdown", {"nodes": True}, timeout=30)
                 self.controld.wait(30)
@@ -148,7 +148,7 @@ class Cluster:
         return done
 
     def th_json(self, *args, **kwargs):
-        done = self.th(*args, "--json", **kwargs)
+        done = self.th("--json", *args, **kwargs)
         return json.loads(done.stdout.strip().split("\n")[-1])
 
     # the usual steps

@@ -12,7 +12,7 @@ from cluster import TINY, ClusterTest, alive, http, wait_for
 
 class Faults(ClusterTest):
     def deploy(self, c):
-        job = c.submit("--slice", "demo", TINY)
+        job = c.submit("--slice", "demo", "--gpus", 4, TINY)
         c.wait_job(job)
         c.th("deploy", "llama-tiny", "--name", "demo-chat", "--slice", "demo")
         wait_for("the deployment", lambda: c.api("GET", "/api/v1/deployments/demo-chat")["state"] == "ready", 30)
@@ -30,7 +30,7 @@ class Faults(ClusterTest):
         c = self.cluster
         c.slice("demo", 8)
         key = self.deploy(c)
-        job = c.submit("--slice", "demo", TINY)
+        job = c.submit("--slice", "demo", "--gpus", 4, TINY)
         c.wait_step(job, 5)
         ranks = c.rank_pids()
         answers, stop = [], threading.Event()
@@ -85,7 +85,7 @@ class Faults(ClusterTest):
     def test_a_rank_dies(self):
         c = self.cluster
         c.slice("demo", 4)
-        job = c.submit("--slice", "demo", TINY)
+        job = c.submit("--slice", "demo", "--gpus", 4, TINY)
         wait_for("a checkpoint", lambda: any(
             m["event"] == "checkpoint" for m in c.api("GET", f"/api/v1/jobs/{job}/metrics")["items"]), 60)
         os.kill(c.rank_pids(2), signal.SIGKILL)
@@ -111,7 +111,7 @@ class Faults(ClusterTest):
     def test_a_node_dies(self):
         c = self.cluster
         c.slice("demo", 4)
-        job = c.submit("--slice", "demo", TINY)
+        job = c.submit("--slice", "demo", "--gpus", 4, TINY)
         c.wait_step(job, 5)
         before = c.node_pids()
         vm, pid = sorted(before.items())[0]
