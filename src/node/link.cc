@@ -64,7 +64,7 @@ bool Link::is_news(const SyncRequest& request, int64_t now_ns) const {
 }
 
 void Link::sync(SyncRequest request, int64_t now_ns) {
-  if (now_ns < sync_retry_ns_) return;
+  if (dismissed_ || now_ns < sync_retry_ns_) return;
   bool news = is_news(request, now_ns);
   if (telling_) {
     // A long poll says nothing new; once it is cancelled, its end sends this.
@@ -88,7 +88,8 @@ void Link::on_sync_done(const Result<http::Response>& response, bool was_news) {
   sync_call_.reset();
   short_under_way_ = false;
   if (!response && response.error().code == Code::kCancelled) return;
-  if (is_dismissal(response)) return handlers_.on_unknown();
+  dismissed_ = is_dismissal(response);
+  if (dismissed_) return handlers_.on_unknown();
   if (!response) return back_off(response.error().message);
   if (response->status != 200) return back_off(http::error_of(*response).message);
   auto json = parse_json(response->body, "answer of the controller");

@@ -19,7 +19,7 @@ class Link {
  public:
   struct Handlers {
     std::function<void(const SyncReply&)> on_reply;
-    std::function<void()> on_unknown;  // the controller does not know this VM
+    std::function<void()> on_unknown;  // the controller does not know this VM; nothing more is said to it
     std::function<void()> on_away;     // it could not be reached, or did not make sense
     /// What became of a log push: the offset that the controller has, or an error that a retry does not mend.
     std::function<void(const std::string& task, Result<int64_t> next_offset)> on_log;
@@ -60,6 +60,7 @@ class Link {
   bool short_under_way_ = false;
   bool last_taken_ = false;
   bool away_ = false;
+  bool dismissed_ = false;
   int64_t backoff_ns_ = 0;
   int64_t sync_retry_ns_ = 0;
   int64_t metrics_after_ns_ = 0;

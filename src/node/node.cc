@@ -364,7 +364,7 @@ void Node::sync(int64_t now_ns) {
 }
 
 void Node::end(std::string_view why, bool say_farewell) {
-  if (end_by_ns_) return;
+  if (end_by_ns_ && (say_farewell || *end_by_ns_ == 0)) return;
   log_info("ends: {}", why);
   end_by_ns_ = say_farewell ? INT64_MAX : 0;
   for (auto& [id, entry] : entries_) entry.rank->stop(now());

@@ -95,6 +95,10 @@ class Controller {
     std::scoped_lock lock(mutex_);
     return metrics_;
   }
+  int refused() {
+    std::scoped_lock lock(mutex_);
+    return refused_;
+  }
   int syncs() {
     std::scoped_lock lock(mutex_);
     return syncs_;
@@ -103,6 +107,7 @@ class Controller {
  private:
   bool knows(const http::Request& request, const http::Responder& responder) {
     if (!dismissed_ && request.bearer() == "secret") return true;
+    ++refused_;
     responder.fail({Code::kUnauthenticated, "unknown node"});
     return false;
   }
@@ -145,6 +150,7 @@ class Controller {
   bool dismissed_ = false;
   int64_t generation_ = 1;
   int syncs_ = 0;
+  int refused_ = 0;
   std::vector<Task> tasks_;
   SyncRequest last_;
   std::optional<http::Responder> waiting_;
@@ -508,6 +514,17 @@ TEST_F(NodeTest, EndsWhenTheControllerDoesNotKnowIt) {
   controller_.dismiss();
   EXPECT_EQ(wait_for_node(), 0);
   EXPECT_FALSE(find_process(rank));
+}
+
+TEST_F(NodeTest, SaysNothingMoreOnceItIsDismissed) {
+  start_node();
+  controller_.want({script(0, "trap '' TERM; echo up; while true; do sleep 0.1; done")});
+  ASSERT_TRUE(eventually([&] { return !controller_.log("job-1.1.0").empty(); }));
+  controller_.dismiss();
+  auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(wait_for_node(), 0);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2)) << "the grace and no farewell";
+  EXPECT_LE(controller_.refused(), 2) << "no storm of calls while its ranks end";
 }
 
 TEST_F(NodeTest, AnIdleNodeIsQuiet) {
