@@ -44,7 +44,8 @@ class Client {
   using Handle = std::shared_ptr<Running>;
 
   explicit Client(int threads = 1);
-  /// Cancels what is under way (on_end comes with kCancelled) and joins.
+  /// Cancels what is under way (on_end comes with kCancelled) and joins. Never call it from one of its
+  /// callbacks.
   ~Client();
   Handle start(Call call, Callbacks callbacks);
   static void cancel(const Handle& handle);
