@@ -26,7 +26,10 @@ all-targets: build/release/build.ninja
 demo: build
 	@build/release/th demo
 
-test: all-targets
+tests/openai/node_modules/.package-lock.json: tests/openai/package-lock.json | install
+	@npm ci --prefix tests/openai --silent --no-audit --no-fund
+
+test: all-targets tests/openai/node_modules/.package-lock.json
 	@tools/run_tests.sh build/release
 
 asan tsan: install

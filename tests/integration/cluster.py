@@ -179,15 +179,15 @@ class Cluster:
         files = sorted((self.state / "logs" / job).glob("*.log")) if (self.state / "logs" / job).is_dir() else []
         return "\n".join(f"--- {f.name}\n{f.read_text(errors='replace')[-2000:]}" for f in files)
 
-    def rank_pids(self, rank=None):
-        """Pids of live rank leaders, by RANK in their environment."""
+    def rank_pids(self, job):
+        """rank → pid of the job's live rank leaders, by their environment."""
         found = {}
         for pid in processes_of(self.state):
             with contextlib.suppress(OSError):
                 env = dict(p.split("=", 1) for p in Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0") if "=" in p)
-                if "RANK" in env and os.getpgid(pid) == pid:
+                if env.get("TH_JOB_ID") == job and os.getpgid(pid) == pid:
                     found[int(env["RANK"])] = pid
-        return found if rank is None else found.get(rank)
+        return found
 
     def node_pids(self):
         """VM name → pid of its th-node."""

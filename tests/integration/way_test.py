@@ -98,7 +98,7 @@ class Way(ClusterTest):
         self.assertEqual(failed["ranks"][0]["exit_code"], 7)
         job = c.submit("--slice", "demo", "--gpus", 2, "--", "sleep", "300")
         c.wait_job(job, ("running",))
-        pids = wait_for("both ranks", lambda: len(c.rank_pids()) == 2 and c.rank_pids()).values()
+        pids = wait_for("both ranks", lambda: len(c.rank_pids(job)) == 2 and c.rank_pids(job)).values()
         c.th("cancel", job)
         c.wait_job(job, ("cancelled",))
         wait_for("the ranks to end", lambda: not any(alive(p) for p in pids))
