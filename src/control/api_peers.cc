@@ -51,11 +51,10 @@ std::string event_data(const ledger::Entry& entry) {
 
 void Api::add_node_routes(http::Router& router) {
   add(router, "POST", "/api/v1/node/{vm}/sync", Role::kAnyone,
-      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
+      [](Controller& c, const http::Request& request, const http::Responder& responder) {
         const std::string& vm = request.params.at("vm");
         auto run = [&]() -> Status {
           TH_RETURN_IF_ERROR(c.nodes.check(vm, request.bearer().value_or("")));
-          if (refusal_) return fail(*refusal_);
           TH_TRY(const int64_t wait, wait_ns(request));
           TH_TRY(const Json body, parse_json(request.body, "sync"));
           TH_TRY(const node::SyncRequest report, node::sync_request_from_json(body));

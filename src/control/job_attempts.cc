@@ -150,6 +150,7 @@ void Jobs::take(const launch::MetricsArrived& arrived) {
 void Jobs::take(const launch::GangChanged& changed) {
   if (changed.state == launch::GangState::kGone) {
     gangs_.erase(changed.job);
+    planned_version_ = -1;  // its GPUs are free, which no event tells
     return;
   }
   const auto found = core_.state().jobs.find(changed.job);
