@@ -1,0 +1,146 @@
+// The routes over real HTTP, on a ledger in memory and a cloud that makes nothing.
+
+#include "control/api.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/text.h"
+#include "control/test_world.h"
+#include "http/client.h"
+
+namespace th::control {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+class ApiTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "api-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    dir_ = pattern;
+    world_.emplace(dir_);
+    world_->c->core.stage(ledger::KeyAdded{"key-1", "admin", sha256_hex("admin-key"), "admin"});
+    world_->c->core.stage(ledger::KeyAdded{"key-2", "ann", sha256_hex("user-key"), "user"});
+    world_->c->core.stage(ledger::KeyAdded{"key-3", "bob", sha256_hex("old-key"), "user"});
+    world_->c->core.stage(ledger::KeyRevoked{"key-3"});
+    api_.attach(*world_->c);
+    auto server = http::Server::start({}, api_.router());
+    ASSERT_TRUE(server) << server.error().message;
+    server_ = *std::move(server);
+    thread_ = std::thread([this] { loop_.run([this] { TH_CHECK(world_->step().has_value()); }, 20); });
+  }
+  void TearDown() override {
+    loop_.stop();
+    thread_.join();
+    api_.close_streams();
+    server_.reset();
+    world_.reset();
+    fs::remove_all(dir_);
+  }
+  http::Response call(const std::string& method, const std::string& path, const std::string& body = "",
+                      const std::string& key = "admin-key", const std::string& idempotency = "") {
+    http::Call call;
+    call.method = method, call.body = body;
+    call.url = "http://127.0.0.1:" + std::to_string(server_->port()) + path;
+    call.headers = {{"Authorization", "Bearer " + key}};
+    if (!idempotency.empty()) call.headers.push_back({"Idempotency-Key", idempotency});
+    auto response = http::fetch(call);
+    EXPECT_TRUE(response) << response.error().message;
+    return response.value_or(http::Response{0, {}, ""});
+  }
+  static constexpr const char* kSlice =
+      R"({"name":"demo","gpus":4,"series":"LOCAL","duration_ns":3600000000000})";
+
+  fs::path dir_;
+  std::optional<World> world_;
+  Loop loop_;
+  Api api_{loop_, sha256_hex("gateway-token")};
+  std::unique_ptr<http::Server> server_;
+  std::thread thread_;
+};
+
+TEST_F(ApiTest, KeysOpenWhatTheyShould) {
+  EXPECT_EQ(call("GET", "/health", "", "nothing").status, 200);
+  EXPECT_EQ(call("GET", "/metrics", "", "nothing").status, 200);
+  EXPECT_EQ(call("GET", "/api/v1/fleet", "", "nothing").status, 401);
+  EXPECT_EQ(call("GET", "/api/v1/fleet", "", "old-key").status, 401) << "revoked";
+  EXPECT_EQ(call("GET", "/api/v1/fleet", "", "user-key").status, 200);
+  EXPECT_EQ(call("POST", "/api/v1/keys", R"({"name":"eve"})", "user-key").status, 403);
+  EXPECT_EQ(call("POST", "/api/v1/hosts/l0r0h0/drain", "{}", "user-key").status, 403);
+  EXPECT_EQ(call("POST", "/api/v1/shutdown", "{}", "user-key").status, 403);
+  EXPECT_EQ(call("GET", "/api/v1/gateway/config", "", "admin-key").status, 401);
+  EXPECT_EQ(call("GET", "/api/v1/gateway/config", "", "gateway-token").status, 200);
+  EXPECT_EQ(call("POST", "/api/v1/node/stray-0/sync", "{}", "admin-key").status, 403);
+}
+
+TEST_F(ApiTest, ARepeatWithTheSameKeyDoesNothingNew) {
+  const auto first = call("POST", "/api/v1/slices", kSlice, "admin-key", "once");
+  ASSERT_EQ(first.status, 200) << first.body;
+  const auto again = call("POST", "/api/v1/slices", kSlice, "admin-key", "once");
+  EXPECT_EQ(again.status, 200);
+  EXPECT_EQ(again.body, first.body);
+  EXPECT_EQ(call("DELETE", "/api/v1/slices/demo", "", "admin-key", "once").status, 400);
+  EXPECT_EQ(call("POST", "/api/v1/slices", kSlice).status, 409) << "the name is taken";
+}
+
+TEST_F(ApiTest, ASecretIsShownOnce) {
+  const auto first = call("POST", "/api/v1/keys", R"({"name":"eve"})", "admin-key", "k");
+  const auto again = call("POST", "/api/v1/keys", R"({"name":"eve"})", "admin-key", "k");
+  EXPECT_THAT(first.body, HasSubstr(R"("id":"key-4")"));
+  EXPECT_THAT(again.body, HasSubstr(R"("id":"key-4","name":"eve","key":null)"));
+}
+
+TEST_F(ApiTest, BadInputIsRefusedAndLeavesNothing) {
+  auto refused = [&](const char* path, const std::string& body) {
+    const auto response = call("POST", path, body);
+    return std::to_string(response.status) + " " + response.body;
+  };
+  EXPECT_THAT(refused("/api/v1/slices", "{"), HasSubstr("400"));
+  EXPECT_THAT(refused("/api/v1/slices", R"({"name":"demo","gpu":4})"), HasSubstr("did you mean 'gpus'?"));
+  EXPECT_THAT(
+      refused("/api/v1/slices", R"({"name":"demo","gpus":400,"series":"LOCAL","duration_ns":1000000000})"),
+      HasSubstr("422"));
+  EXPECT_THAT(
+      refused("/api/v1/slices", R"({"name":"job-1","gpus":2,"series":"LOCAL","duration_ns":1000000000})"),
+      HasSubstr("looks like an id"));
+  EXPECT_THAT(refused("/api/v1/jobs", R"({"name":"t","slice":"none","gpus":1,"command":["true"]})"),
+              HasSubstr("404"));
+  EXPECT_THAT(refused("/api/v1/deployments", R"({"name":"d","modell":"none"})"),
+              HasSubstr("did you mean"));
+  EXPECT_THAT(refused("/api/v1/hosts/l0r0h9/drain", "{}"), HasSubstr("404"));
+  EXPECT_THAT(refused("/api/v1/slices", std::string((1 << 20) + 1, ' ')), HasSubstr("413"));
+  EXPECT_THAT(call("GET", "/api/v1/slices").body, HasSubstr(R"({"items":[]})"));
+  EXPECT_THAT(call("GET", "/api/v1/jobs").body, HasSubstr(R"({"items":[]})"));
+}
+
+TEST_F(ApiTest, AGatewayPollIsAnsweredWhenItsAnswerChanges) {
+  const auto before = call("GET", "/api/v1/gateway/config", "", "gateway-token");
+  const auto generation = parse_json(before.body, "config")->at("generation").get<int64_t>();
+  std::thread change([&] { call("DELETE", "/api/v1/keys/key-2"); });
+  const auto after = call("GET", "/api/v1/gateway/config?wait_ms=10000&have=" + std::to_string(generation),
+                          "", "gateway-token");
+  change.join();
+  EXPECT_THAT(before.body, HasSubstr("key-2"));
+  EXPECT_THAT(after.body, HasSubstr(R"("keys":[])"));
+}
+
+TEST_F(ApiTest, UsageIsTakenOnce) {
+  const std::string body =
+      R"({"journal":"j","records":[{"seq":1,"time_ns":1,"key_id":"key-2","deployment":"chat","prompt_tokens":3,)"
+      R"("completion_tokens":4,"latency_ns":5,"status":200}]})";
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(call("POST", "/api/v1/gateway/usage", body, "gateway-token").body, R"({"acked_seq":1})");
+  }
+  EXPECT_THAT(call("GET", "/api/v1/usage").body,
+              HasSubstr(R"("requests":1,"prompt_tokens":3,"completion_tokens":4)"));
+}
+
+}  // namespace
+}  // namespace th::control

@@ -1,0 +1,122 @@
+#pragma once
+// A controller on a ledger in memory, with a clock that the test sets and a cloud that does what the test
+// says. For orderings that real processes cannot be made to produce.
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/units.h"
+#include "control/controller.h"
+
+namespace th::control {
+
+class FakeEnv final : public Env {
+ public:
+  int64_t unix_ns() const override { return now_ns; }
+  int64_t monotonic_ns() const override { return now_ns; }
+  std::string token() override { return "token-" + std::to_string(++tokens_); }
+  int64_t now_ns = 1'000'000 * kSecond;
+
+ private:
+  int tokens_ = 0;
+};
+
+class FakeProvider final : public cloud::Provider {
+ public:
+  Result<std::vector<cloud::VmState>> create(const cloud::CreateVms& request, int64_t) override {
+    creates.push_back(request.client_token);
+    if (!refuse.empty()) return fail(Code::kResourceExhausted, refuse);
+    std::vector<cloud::VmState> out;
+    for (const auto& spec : request.vms) {
+      vms[spec.vm] = {spec.vm, spec.host,       request.client_token, cloud::VmPhase::kRunning,
+                      "",      "sha-" + spec.vm};
+      out.push_back(vms[spec.vm]);
+    }
+    return out;
+  }
+  Result<cloud::VmState> describe(std::string_view vm, int64_t) override {
+    const auto found = vms.find(std::string(vm));
+    if (found == vms.end()) return fail(Code::kNotFound, "no such VM");
+    return found->second;
+  }
+  Result<std::vector<cloud::VmState>> list(int64_t) override {
+    std::vector<cloud::VmState> out;
+    for (const auto& [name, vm] : vms) out.push_back(vm);
+    return out;
+  }
+  Status remove(std::string_view vm, int64_t) override {
+    vms.erase(std::string(vm));
+    return {};
+  }
+
+  std::map<std::string, cloud::VmState> vms;
+  std::vector<std::string> creates;  // client tokens, in order
+  std::string refuse;                // not empty: create() fails with it
+};
+
+/// Fails while `broken`.
+class FlakyStore final : public ledger::Store {
+ public:
+  FlakyStore(std::shared_ptr<ledger::Store> inner, const bool& broken)
+      : inner_(std::move(inner)), broken_(broken) {}
+  Status append(const ledger::Batch& batch) override {
+    if (broken_) return fail(Code::kNoSpace, "disk full");
+    return inner_->append(batch);
+  }
+  Status read(int64_t after, const std::function<Status(const ledger::StoredEvent&)>& row) override {
+    return inner_->read(after, row);
+  }
+  Result<std::optional<ledger::StoredAnswer>> find_answer(const std::string& key) override {
+    return inner_->find_answer(key);
+  }
+  Status forget_answers_before(int64_t time_ns) override { return inner_->forget_answers_before(time_ns); }
+
+ private:
+  std::shared_ptr<ledger::Store> inner_;
+  const bool& broken_;
+};
+
+/// Two leaves of one rack of two hosts each, two GPUs a host: l0r0h0, l0r0h1, l1r0h0, l1r0h1.
+class World {
+ public:
+  explicit World(std::filesystem::path dir);
+  /// The controller dies and starts again on the same ledger; work under way is lost.
+  void restart();
+  /// A step, then the blocking work that it asked for, then what follows, until nothing is left to do.
+  void settle();
+  /// One step of the controller, without the blocking work.
+  Status step() { return c->step(); }
+  void pass(int64_t ns) { env.now_ns += ns; }
+
+  /// Holds and commits a slice of that many GPUs and lets its nodes dial in.
+  void ready_slice(const std::string& name, int64_t gpus);
+  void validate_nodes();
+  std::string submit(const std::string& slice, int64_t gpus, int64_t retries = 2);
+  /// Every node reports the ranks on its list in this state.
+  void report(node::TaskState state, std::optional<int> exit_code = {});
+  /// One rank ends; the rest of its node's ranks run.
+  void rank_killed(const std::string& job, int rank, int signal);
+  /// What each node is told to run.
+  std::vector<std::string> desired(const std::string& vm) const;
+
+  const ledger::Job& job(const std::string& id) const { return c->core.state().jobs.at(id); }
+  const ledger::Slice& slice(const std::string& name) const { return *c->core.state().find_slice(name); }
+
+  FakeEnv env;
+  FakeProvider provider;
+  bool disk_full = false;
+  std::vector<Work> work;
+  std::unique_ptr<Controller> c;
+
+ private:
+  std::map<std::string, std::vector<node::TaskReport>> reports_;
+  std::filesystem::path dir_;
+  std::shared_ptr<ledger::Store> log_;
+  std::shared_ptr<const fleet::Fleet> fleet_;
+  std::unique_ptr<ledger::Ledger> ledger_;
+  std::optional<launch::LocalLauncher> launcher_;
+  std::optional<registry::Registry> registry_;
+};
+
+}  // namespace th::control
