@@ -6,12 +6,20 @@ only looked up: they have tests of their own, and this test is one of them."""
 
 import os
 import re
+import shlex
+import socket
 import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
 SOURCE, BIN = Path(os.environ["TH_SOURCE"]), Path(os.environ["TH_BIN"])
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def commands(path):
@@ -63,9 +71,11 @@ class Docs(unittest.TestCase):
     def run_page(self, page, script):
         with tempfile.TemporaryDirectory(prefix="th-docs-") as state:
             os.chmod(state, 0o711)
-            lines = ["set -e", "trap 'th down >/dev/null 2>&1 || true' EXIT"]
+            ports = [free_port(), free_port()]
+            lines = ["set -e", "trap 'th down >/dev/null 2>&1 || true' EXIT",
+                     f'th() {{ [ "$1" = up ] && set -- "$@" --port {ports[0]} --gateway-port {ports[1]}; command th "$@"; }}']
             for command in script:
-                lines += [f"echo {subprocess.list2cmdline(['+', command])!r} >&2", command]
+                lines += [f"echo {shlex.quote('+ ' + command)} >&2", command]
             env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "TH_STATE": state}
             done = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=SOURCE, env=env, capture_output=True, text=True,
                                   stdin=subprocess.DEVNULL, timeout=280)

@@ -29,6 +29,8 @@ request::JobSpec spec_of_command(const Context& context) {
   request::JobSpec spec;
   spec.command = context.command;
   spec.name = fs::path(context.command.front()).filename();
+  std::error_code ignored;
+  spec.workdir = fs::current_path(ignored);
   return spec;
 }
 
@@ -117,7 +119,8 @@ void add_submit(CLI::App& app, Verb& verb) {
   submit->add_option("--retries", options->retries, "restarts after a fault (default: the recipe's, else 2)");
   submit->add_option("--time", options->time, "time limit: 90s, 1h30m");
   submit->add_option("--memory", options->memory, "memory limit of a rank: 3GiB");
-  submit->add_option("--workdir", options->workdir, "folder to start in (default: the job's own)");
+  submit->add_option("--workdir", options->workdir,
+                     "folder to start in (default: for a command where you are, for a recipe the job's own)");
   submit->add_option("--env", options->env, "NAME=VALUE for its ranks, may be repeated")->take_all();
   auto* follow =
       submit->add_flag("--follow", options->follow, "watch it, with its output (default on a terminal)");
