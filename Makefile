@@ -1,5 +1,5 @@
 # Thunderhead. Each target installs what it needs (Debian 12), asks nothing, and can be run alone.
-#   make demo        build, then the main job: a slice, a training gang, a model served; about 4 minutes after the build
+#   make demo        build, then the main job: a slice, a training gang, a model served; two to three minutes after the build
 #   make test        build everything and run every test
 #   make build       the programs, in build/release
 #   make fuzz        a minute of every fuzz target under address sanitizer (installs clang)
@@ -14,8 +14,7 @@ install:
 	@tools/install.sh
 
 build/release/build.ninja: CMakeLists.txt CMakePresets.json cmake/rooms.cmake | install
-	@cmake --preset release > build-configure.log 2>&1 || { cat build-configure.log; rm -f build-configure.log; exit 1; }
-	@rm -f build-configure.log
+	@cmake --preset release --log-level=WARNING > /dev/null
 
 build: build/release/build.ninja
 	@cmake --build build/release -j $(JOBS) --target $(PROGRAMS)
@@ -27,7 +26,7 @@ demo: build
 	@build/release/th demo
 
 tests/openai/node_modules/.package-lock.json: tests/openai/package-lock.json | install
-	@npm ci --prefix tests/openai --silent --no-audit --no-fund
+	@npm ci --prefix tests/openai --loglevel=error --no-audit --no-fund
 
 test: all-targets tests/openai/node_modules/.package-lock.json
 	@tools/run_tests.sh build/release

@@ -76,7 +76,8 @@ class Docs(unittest.TestCase):
                      f'th() {{ [ "$1" = up ] && set -- "$@" --port {ports[0]} --gateway-port {ports[1]}; command th "$@"; }}']
             for command in script:
                 lines += [f"echo {shlex.quote('+ ' + command)} >&2", command]
-            env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "TH_STATE": state}
+            inherited = {k: v for k, v in os.environ.items() if not k.startswith("TH_")}
+            env = {**inherited, "PATH": f"{BIN}:{os.environ['PATH']}", "TH_STATE": state}
             done = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=SOURCE, env=env, capture_output=True, text=True,
                                   stdin=subprocess.DEVNULL, timeout=280)
             self.assertEqual(done.returncode, 0, f"{page.name}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")

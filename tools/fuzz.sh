@@ -3,10 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
-if ! command -v clang++ >/dev/null || ! ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a >/dev/null 2>&1; then
-  [ "$(id -u)" -eq 0 ] || { echo "install clang and libclang-rt-14-dev first" >&2; exit 1; }
-  apt-get install -y -qq --no-install-recommends clang libclang-rt-14-dev >&2
-fi
+tools/install.sh clang libclang-rt-14-dev
 cmake --preset fuzz >/dev/null
 mapfile -t targets < <(ninja -C build/fuzz -t targets all | sed -n 's/^\(th_[a-z_]*_fuzz\): phony$/\1/p' | sort -u)
 cmake --build build/fuzz -j "$(nproc)" --target "${targets[@]}"

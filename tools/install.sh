@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs what is missing of tools/packages.txt, and Node.js with npm where no `node` is found. Asks nothing.
-# Prints nothing when all is there. Exit status: not zero when something could not be installed; names it.
+# Installs what is missing of tools/packages.txt and of the packages given as arguments, and Node.js with npm where no `node`
+# is found. Asks nothing. Prints nothing when all is there. Exit status: not zero when something could not be installed; names it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 mapfile -t wanted < <(grep -vE '^\s*(#|$)' tools/packages.txt)
+wanted+=("$@")
 command -v node >/dev/null && command -v npm >/dev/null || wanted+=(nodejs npm)
 
 missing=()
@@ -19,6 +20,6 @@ if [ "$(id -u)" -ne 0 ]; then
   command -v sudo >/dev/null || { echo "not root and no sudo: as root, run: apt-get install ${missing[*]}" >&2; exit 1; }
   as_root=(sudo)
 fi
-export DEBIAN_FRONTEND=noninteractive
+as_root+=(env DEBIAN_FRONTEND=noninteractive)
 "${as_root[@]}" apt-get update -qq
 "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2

@@ -44,8 +44,8 @@ LONGER = {
 
 
 def tracked(*patterns):
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "--", *patterns], cwd=SOURCE, check=True,
-                           capture_output=True, text=True).stdout.split("\n")
+    names = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "--", *patterns],
+                           cwd=SOURCE, check=True, capture_output=True, text=True).stdout.split("\n")
     return [n for n in names if n and (SOURCE / n).is_file()]
 
 
