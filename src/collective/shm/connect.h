@@ -1,5 +1,5 @@
 #pragma once
-// Collectives over POSIX shared memory: all ranks on one host. See docs/collectives.md.
+// Collectives over shared memory: all ranks on one host. See docs/collectives.md.
 
 #include <cstdint>
 
@@ -15,10 +15,11 @@ struct ShmOptions {
   size_t slot_bytes = size_t{4} << 20;        // two of them a rank; larger data go in several rounds
 };
 
-/// Blocks until all ranks of the rendezvous are attached; then the segment has no name any more, so nothing
-/// is left behind however the ranks end. A world of one needs no segment. Errors: kDeadlineExceeded, naming
-/// the ranks that did not come; kUnavailable, naming a rank that died meanwhile; kNoSpace (/dev/shm too
-/// small, with the size it needs); kInvalidArgument (the address is not this host).
+/// Blocks until all ranks of the rendezvous are attached. Nothing of it has a name in a file system, so
+/// nothing is left behind however the ranks end. A world of one needs no memory. Errors: kDeadlineExceeded,
+/// naming the ranks that did not come; kUnavailable, naming a rank that died meanwhile; kAlreadyExists,
+/// kPermissionDenied (other processes meet at this address, job and attempt); kNoSpace (with the size it
+/// needs); kInvalidArgument (the address is not this host).
 Result<Group> connect_shm(const Rendezvous& rendezvous, const ShmOptions& options);
 
 }  // namespace th::collective

@@ -16,12 +16,10 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "collective/shm/meeting.h"
 
 namespace th::collective {
 namespace {
-
-constexpr uint32_t kReady = 0x54485348;
-constexpr auto kPoll = std::chrono::milliseconds(2);
 
 size_t header_bytes(int world_size) { return 4096 + (sizeof(PeerEntry) * world_size + 4095) / 4096 * 4096; }
 
@@ -29,9 +27,9 @@ size_t segment_bytes(int world_size, size_t slot_bytes) {
   return header_bytes(world_size) + 2 * slot_bytes * world_size;
 }
 
-std::string segment_name(const Rendezvous& r) {
-  const std::string key = fmt::format("{}:{}/{}/{}", r.master_addr, r.master_port, r.job_id, r.attempt);
-  return "/th-" + sha256_hex(key).substr(0, 24);
+/// What the gang meets as.
+std::string meeting_name(const Rendezvous& r) {
+  return fmt::format("thunderhead/{}:{}/{}/{}", r.master_addr, r.master_port, r.job_id, r.attempt);
 }
 
 struct Unmap {
@@ -59,51 +57,35 @@ void enter(void* address, int rank) {
   static_cast<SegmentHeader*>(address)->attached.fetch_add(1);
 }
 
-/// Rank 0 makes the segment; one of that name can only be left over from ranks that died before they met.
-Result<Mapping> create(const std::string& name, const Rendezvous& rendezvous, const ShmOptions& options) {
-  shm_unlink(name.c_str());
-  UniqueFd fd(shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd) return fail(errno_error("shared memory " + name, errno));
+/// Rank 0 makes the memory, and the place where the others get it.
+Result<Mapping> create(const Rendezvous& rendezvous, const ShmOptions& options, UniqueFd& memory) {
+  memory = UniqueFd(memfd_create("thunderhead", MFD_CLOEXEC));
+  if (!memory) return fail(errno_error("shared memory", errno));
   const size_t bytes = segment_bytes(rendezvous.world_size, options.slot_bytes);
-  if (int error = posix_fallocate(fd.get(), 0, static_cast<off_t>(bytes)); error != 0) {
-    shm_unlink(name.c_str());
-    return fail(
-        errno_error(fmt::format("/dev/shm: {} bytes for {} ranks", bytes, rendezvous.world_size), error));
+  if (int error = posix_fallocate(memory.get(), 0, static_cast<off_t>(bytes)); error != 0) {
+    return fail(errno_error(fmt::format("shared memory: {} bytes for {} ranks", bytes, rendezvous.world_size),
+                            error));
   }
-  auto mapping = map(fd.get(), bytes);
-  if (!mapping) {
-    shm_unlink(name.c_str());
-    return mapping;
-  }
-  auto& header = *static_cast<SegmentHeader*>(mapping->get());
+  TH_TRY(Mapping mapping, map(memory.get(), bytes));
+  auto& header = *static_cast<SegmentHeader*>(mapping.get());
   header.world_size = rendezvous.world_size;
   header.slot_bytes = options.slot_bytes;
-  enter(mapping->get(), 0);
-  header.ready.store(kReady, std::memory_order_release);
+  enter(mapping.get(), 0);
   return mapping;
 }
 
-/// One try to attach to what has the name now; null when it is not there, not ready yet, or left over from a
-/// gang whose rank 0 died before all had met.
-Result<Mapping> attach(const std::string& name, const Rendezvous& rendezvous, const ShmOptions& options) {
-  UniqueFd fd(shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0600));
-  if (!fd) {
-    if (errno == ENOENT) return Mapping(nullptr, Unmap{0});
-    return fail(errno_error("shared memory " + name, errno));
-  }
+/// One try to get the memory from rank 0; null when it is not there yet.
+Result<Mapping> attach(const Rendezvous& rendezvous, const ShmOptions& options) {
+  TH_TRY(UniqueFd memory, fetch(meeting_name(rendezvous)));
+  if (!memory) return Mapping(nullptr, Unmap{0});
   const size_t bytes = segment_bytes(rendezvous.world_size, options.slot_bytes);
   struct stat info {};
-  if (fstat(fd.get(), &info) != 0) return fail(errno_error("shared memory " + name, errno));
-  if (info.st_size == 0) return Mapping(nullptr, Unmap{0});
+  if (fstat(memory.get(), &info) != 0) return fail(errno_error("shared memory", errno));
   if (static_cast<size_t>(info.st_size) != bytes) {
-    return fail(Code::kInternal, "shared memory " + name + ": ranks disagree about the world size");
+    return fail(Code::kInternal, meeting_name(rendezvous) + ": ranks disagree about the world size");
   }
-  TH_TRY(Mapping mapping, map(fd.get(), bytes));
-  if (static_cast<SegmentHeader*>(mapping.get())->ready.load(std::memory_order_acquire) != kReady) {
-    return Mapping(nullptr, Unmap{0});
-  }
-  if (!peer_problem(entry(mapping.get(), 0), 0, options.silence_ns).empty())
-    return Mapping(nullptr, Unmap{0});
+  TH_TRY(Mapping mapping, map(memory.get(), bytes));
+  enter(mapping.get(), rendezvous.rank);
   return mapping;
 }
 
@@ -128,21 +110,24 @@ Status check_peers(void* address, const Rendezvous& rendezvous, int64_t silence_
   return {};
 }
 
-/// Waits until everyone is attached. `mapping` is null as long as rank 0 has made nothing.
-Status meet_all(Mapping& mapping, const std::string& name, const Rendezvous& rendezvous,
-                const ShmOptions& options) {
+constexpr int kPollMs = 2;
+constexpr int kPollsToCheck = 16;
+
+/// Waits until everyone is attached. `mapping` is null as long as we have found no rank 0.
+Status meet_all(Mapping& mapping, const UniqueFd& meeting, const UniqueFd& memory,
+                const Rendezvous& rendezvous, const ShmOptions& options) {
   const uint64_t deadline_ns = monotonic_now_ns() + options.connect_timeout_ns;
-  for (int round = 0;; ++round) {
+  for (int polls = 1;; ++polls) {
     if (mapping == nullptr) {
-      TH_TRY(mapping, attach(name, rendezvous, options));
-      if (mapping != nullptr) enter(mapping.get(), rendezvous.rank);
+      TH_TRY(mapping, attach(rendezvous, options));
     }
     if (mapping != nullptr) {
       auto& header = *static_cast<SegmentHeader*>(mapping.get());
       entry(mapping.get(), rendezvous.rank).heartbeat_ns = monotonic_now_ns();
       if (rendezvous.rank == 0 && header.attached.load() == header.world_size) header.released = 1;
       if (header.released.load() == 1) return {};
-      if (round % 16 == 15) TH_RETURN_IF_ERROR(check_peers(mapping.get(), rendezvous, options.silence_ns));
+      if (polls % kPollsToCheck == 0)
+        TH_RETURN_IF_ERROR(check_peers(mapping.get(), rendezvous, options.silence_ns));
     }
     if (monotonic_now_ns() > deadline_ns) {
       return fail(Code::kDeadlineExceeded,
@@ -150,7 +135,11 @@ Status meet_all(Mapping& mapping, const std::string& name, const Rendezvous& ren
                               format_duration(options.connect_timeout_ns), rendezvous.master_addr,
                               rendezvous.master_port, missing_ranks(mapping.get(), rendezvous.world_size)));
     }
-    std::this_thread::sleep_for(kPoll);
+    if (meeting) {
+      hand_out(meeting, memory.get(), kPollMs);
+    } else {
+      std::this_thread::sleep_for(std::chrono::milliseconds(kPollMs));
+    }
   }
 }
 
@@ -192,16 +181,16 @@ std::string peer_problem(const PeerEntry& peer, int rank, int64_t silence_ns) {
 }
 
 Result<Segment> Segment::join(const Rendezvous& rendezvous, const ShmOptions& options) {
-  const std::string name = segment_name(rendezvous);
   Mapping mapping(nullptr, Unmap{0});
+  UniqueFd meeting, memory;
   if (rendezvous.rank == 0) {
-    TH_TRY(mapping, create(name, rendezvous, options));
+    TH_TRY(mapping, create(rendezvous, options, memory));
+    TH_TRY(meeting, open_meeting(meeting_name(rendezvous)));
   }
-  const Status met = meet_all(mapping, name, rendezvous, options);
-  if (rendezvous.rank == 0) shm_unlink(name.c_str());
-  if (!met) {
-    if (mapping != nullptr)
+  if (Status met = meet_all(mapping, meeting, memory, rendezvous, options); !met) {
+    if (mapping != nullptr) {
       entry(mapping.get(), rendezvous.rank).state = static_cast<uint32_t>(PeerState::kLeft);
+    }
     return fail(met.error());
   }
   return Segment(mapping.release(), segment_bytes(rendezvous.world_size, options.slot_bytes));

@@ -15,8 +15,7 @@ namespace th::collective {
 
 /// What all ranks map first. Only lock-free atomics: the other side may die at any instruction.
 struct SegmentHeader {
-  std::atomic<uint32_t> ready;  // kReady once rank 0 has filled in what follows
-  uint32_t world_size;
+  uint32_t world_size;  // this and slot_bytes: by rank 0, before anyone else attaches
   uint64_t slot_bytes;
   std::atomic<uint32_t> attached;  // ranks that came
   std::atomic<uint32_t> released;  // 1 when all did

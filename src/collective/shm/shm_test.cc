@@ -7,7 +7,6 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
-#include <filesystem>
 #include <functional>
 #include <numeric>
 #include <thread>
@@ -121,18 +120,6 @@ TEST(Shm, SumsInTheOrderOfTheRanks) {
   });
 }
 
-TEST(Shm, LeavesNoNameBehind) {
-  auto count = [] {
-    size_t n = 0;
-    for (const auto& file : std::filesystem::directory_iterator("/dev/shm")) {
-      n += file.path().filename().string().starts_with("th-");
-    }
-    return n;
-  };
-  const size_t before = count();
-  expect_all(2, [&](Group& group) { return group.barrier().has_value() && count() <= before; });
-}
-
 TEST(Shm, AKilledPeerIsNamedInTime) {
   const auto pids = spawn_gang(3, [](Group& group) {
     std::vector<float> data(1000);
@@ -202,12 +189,12 @@ TEST(Shm, ARankThatDoesNotComeIsNamed) {
   EXPECT_EQ(exit_code(b), 0);
 }
 
-TEST(Shm, WhatADeadGangLeftIsReplaced) {
+TEST(Shm, AfterAGangThatDiedBeforeItMetTheNextOneMeets) {
   const Rendezvous first = meeting(0, 2), second = meeting(1, 2);
   const pid_t dead = spawn([=] { return connect_shm(first, {}).has_value(); });
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  kill(dead, SIGKILL);  // its segment still has a name
-  exit_code(dead);
+  kill(dead, SIGKILL);
+  EXPECT_EQ(exit_code(dead), 128 + SIGKILL);
   auto meet = [](const Rendezvous& r) {
     return spawn([=] {
       auto group = connect_shm(r, {});
@@ -219,6 +206,15 @@ TEST(Shm, WhatADeadGangLeftIsReplaced) {
   const pid_t again = meet(first);
   EXPECT_EQ(exit_code(late), 0);
   EXPECT_EQ(exit_code(again), 0);
+}
+
+TEST(Shm, TwoGangsDoNotMeetInOnePlace) {
+  const Rendezvous first = meeting(0, 2);
+  const pid_t waits = spawn([=] { return connect_shm(first, {}).has_value(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(exit_code(spawn([=] { return connect_shm(first, {}).error().code == Code::kAlreadyExists; })), 0);
+  kill(waits, SIGKILL);
+  exit_code(waits);
 }
 
 TEST(Shm, AnotherHostIsRefused) {
