@@ -25,17 +25,21 @@ constexpr int kWorkers = 4;
 constexpr int64_t kReleaseTimeoutNs = 60 * kSecond;
 constexpr size_t kMaxFleetBytes = size_t{16} << 20;
 
-/// A secret in a file of its own, made at the first start.
-Result<std::string> secret_file(const fs::path& path) {
+/// The secret of a file of its own. Nothing is written.
+Result<std::string> read_secret(const fs::path& path) {
   auto text = read_file(path, 1024);
   if (text) {
     while (!text->empty() && std::isspace(static_cast<unsigned char>(text->back()))) text->pop_back();
     if (text->size() == 64) return text;
     return fail(Code::kDataLoss, path.string() + ": want 64 hex digits; delete it to have a new one made");
   }
-  if (text.error().code != Code::kNotFound) return fail(text.error());
-  const std::string secret = random_token();
-  TH_RETURN_IF_ERROR(write_file_durable(path, secret + "\n", 0600));
+  return fail(text.error());
+}
+
+/// The same, or a new one, which is not written either.
+Result<std::string> read_or_make_secret(const fs::path& path) {
+  auto secret = read_secret(path);
+  if (!secret && secret.error().code == Code::kNotFound) return random_token();
   return secret;
 }
 
@@ -70,8 +74,10 @@ class Daemon::Impl {
   ~Impl();
 
  private:
+  Status open_state(const DaemonOptions& options);
   Status open_fleet(const DaemonOptions& options);
-  Status open_keys();
+  Status write_state();
+  Status write_keys();
   Status open_server(const DaemonOptions& options);
   Status open_controller();
   uint16_t last_port() const;
@@ -91,51 +97,72 @@ class Daemon::Impl {
   std::unique_ptr<Controller> controller_;
   std::unique_ptr<http::Server> server_;
   std::unique_ptr<Workers> workers_;
-  std::string url_, gateway_token_;
+  std::string url_, gateway_token_, admin_key_, fleet_text_;
   std::optional<int64_t> release_deadline_ns_;
+  std::optional<Error> closing_;  // why commands are refused for good
   bool stuck_ = false;
 };
 
 Status Daemon::Impl::open(const DaemonOptions& options) {
   std::error_code problem;
   dir_ = fs::absolute(options.state_dir, problem).lexically_normal();
-  fs::create_directories(dir_, problem);
+  TH_RETURN_IF_ERROR(open_fleet(options));
+  const bool made = fs::create_directories(dir_, problem);
   if (problem) return fail(errno_error("state folder " + dir_.string(), problem.value()));
-  if (::chmod(dir_.c_str(), 0711) != 0) return fail(errno_error("state folder " + dir_.string(), errno));
+  const Status opened = open_state(options);
+  if (!opened && made) {
+    // Nobody else can have taken it: the lock is still held.
+    server_.reset(), workers_.reset(), controller_.reset(), ledger_.reset();
+    fs::remove_all(dir_, problem);
+  }
+  return opened;
+}
+
+/// Everything that can be refused comes before the first thing that is written.
+Status Daemon::Impl::open_state(const DaemonOptions& options) {
   TH_TRY(lock_, FileLock::acquire(dir_ / "controld.lock"));
   TH_TRY(auto store, ledger::open_sqlite_store(dir_ / "ledger.db"));
   TH_TRY(ledger_, ledger::Ledger::open(std::move(store), Env::real()));
-  TH_RETURN_IF_ERROR(open_fleet(options));
-  TH_RETURN_IF_ERROR(open_keys());
-  TH_RETURN_IF_ERROR(ledger_->commit());
-  TH_TRY(registry_, registry::Registry::open(dir_ / "models"));
+  TH_RETURN_IF_ERROR(check_fits(*fleet_, ledger_->state()));
+  TH_TRY(gateway_token_, read_or_make_secret(dir_ / "gateway.token"));
+  TH_TRY(admin_key_, read_or_make_secret(dir_ / "admin.key"));
   TH_RETURN_IF_ERROR(open_server(options));
+  if (::chmod(dir_.c_str(), 0711) != 0) return fail(errno_error("state folder " + dir_.string(), errno));
+  TH_RETURN_IF_ERROR(write_state());
+  TH_TRY(registry_, registry::Registry::open(dir_ / "models"));
   return open_controller();
 }
 
 Status Daemon::Impl::open_fleet(const DaemonOptions& options) {
-  const fs::path kept = dir_ / "fleet.yaml";
-  const fs::path from = options.fleet_file.value_or(kept);
+  const fs::path from = options.fleet_file.value_or(dir_ / "fleet.yaml");
   auto text = read_file(from, kMaxFleetBytes);
   if (!text && !options.fleet_file && text.error().code == Code::kNotFound) {
     return fail(Code::kInvalidArgument, "this state folder has no fleet yet; name one with --fleet FILE");
   }
   if (!text) return fail(text.error());
   TH_TRY(fleet::Fleet fleet, fleet::parse_fleet(*text, from.string()));
-  TH_RETURN_IF_ERROR(check_fits(fleet, ledger_->state()));
-  const std::string sha256 = sha256_hex(*text);
-  if (ledger_->state().fleet.sha256 != sha256) {
-    TH_RETURN_IF_ERROR(write_file_durable(kept, *text));
-    ledger_->stage(ledger::FleetLoaded{fleet.name(), sha256});
-  }
   fleet_ = std::make_shared<const fleet::Fleet>(std::move(fleet));
+  fleet_text_ = *std::move(text);
   return {};
 }
 
-Status Daemon::Impl::open_keys() {
-  TH_TRY(gateway_token_, secret_file(dir_ / "gateway.token"));
-  TH_TRY(const std::string admin, secret_file(dir_ / "admin.key"));
-  const std::string sha256 = sha256_hex(admin);
+Status Daemon::Impl::write_state() {
+  const std::string sha256 = sha256_hex(fleet_text_);
+  if (ledger_->state().fleet.sha256 != sha256) {
+    TH_RETURN_IF_ERROR(write_file_durable(dir_ / "fleet.yaml", fleet_text_));
+    ledger_->stage(ledger::FleetLoaded{fleet_->name(), sha256});
+  }
+  TH_RETURN_IF_ERROR(write_keys());
+  TH_RETURN_IF_ERROR(ledger_->commit());
+  return write_file_durable(dir_ / "controld.port", fmt::format("{}\n", server_->port()), 0644);
+}
+
+Status Daemon::Impl::write_keys() {
+  for (const auto& [name, secret] :
+       {std::pair("gateway.token", &gateway_token_), {"admin.key", &admin_key_}}) {
+    if (!read_secret(dir_ / name)) TH_RETURN_IF_ERROR(write_file_durable(dir_ / name, *secret + "\n", 0600));
+  }
+  const std::string sha256 = sha256_hex(admin_key_);
   std::vector<std::string> old;
   for (const auto& [id, key] : ledger_->state().keys) {
     if (key.role != "admin" || key.revoked) continue;
@@ -180,7 +207,7 @@ Status Daemon::Impl::open_server(const DaemonOptions& options) {
   if (!started) return fail(started.error());
   server_ = *std::move(started);
   url_ = fmt::format("http://{}:{}", options.address, server_->port());
-  return write_file_durable(dir_ / "controld.port", fmt::format("{}\n", server_->port()), 0644);
+  return {};
 }
 
 Status Daemon::Impl::open_controller() {
@@ -212,7 +239,7 @@ void Daemon::Impl::after_batch() {
   const Status done = controller_->step();
   if (!done && !stuck_) log_error("the ledger cannot be written: {}", done.error().message);
   if (done && stuck_) log_info("the ledger can be written again");
-  if (!done || stuck_) api_->refuse_commands(done ? std::nullopt : std::optional<Error>(done.error()));
+  if (!done || stuck_) api_->refuse_commands(done ? closing_ : std::optional<Error>(done.error()));
   stuck_ = !done;
   if (!release_deadline_ns_) return;
   const bool late = Env::real().monotonic_ns() > *release_deadline_ns_;
@@ -222,8 +249,11 @@ void Daemon::Impl::after_batch() {
 
 /// The answer was sent before this is called.
 void Daemon::Impl::shut_down(bool nodes) {
-  api_->refuse_commands(Error{Code::kUnavailable, "the controller is shutting down"});
+  closing_ = Error{Code::kUnavailable, "the controller is shutting down"};
+  api_->refuse_commands(closing_);
   if (!nodes) return loop_.stop();
+  controller_->jobs.close();
+  controller_->slices.close();
   release_deadline_ns_ = Env::real().monotonic_ns() + kReleaseTimeoutNs;
   const auto active = controller_->core.active_slices();
   for (const std::string& id : active) {

@@ -71,6 +71,7 @@ class BadInput(ClusterTest):
                                       capture_output=True, text=True, timeout=20)
                 self.assertNotEqual(done.returncode, 0)
                 self.assertIn(expected, done.stderr)
+                self.assertFalse((Path(folder) / "state").exists())
 
     def test_requests_of_the_controller(self):
         c = self.cluster

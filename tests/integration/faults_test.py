@@ -181,6 +181,13 @@ class Faults(ClusterTest):
                                timeout=20, capture_output=True, text=True)
         self.assertNotEqual(taken.returncode, 0)
         self.assertIn(str(c.port), taken.stderr)
+        self.assertFalse((Path(other.state) / "admin.key").exists())
+        self.assertFalse((Path(other.state) / "fleet.yaml").exists())
+        fresh = Path(other.state) / "fresh"
+        taken = subprocess.run([BIN / "th-controld", "--state", fresh, "--fleet", DESK, "--port", str(c.port)],
+                               timeout=20, capture_output=True, text=True)
+        self.assertNotEqual(taken.returncode, 0)
+        self.assertFalse(fresh.exists())
         self.assertEqual(other.stop(), [])
 
 
