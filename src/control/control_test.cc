@@ -256,5 +256,21 @@ TEST_F(ControlTest, NothingIsSeenOutsideUntilItIsDurable) {
   EXPECT_FALSE(w->work.empty());
 }
 
+TEST_F(ControlTest, ClosingStartsNothingOnWhatItFrees) {
+  w->ready_slice("demo", 8);
+  const std::string pending = w->submit("", 2), queued = w->submit("demo", 2);
+  ASSERT_FALSE(w->job(pending).slice == "slice-2");
+  const size_t creates = w->provider.creates.size();
+  w->c->jobs.close();
+  w->c->slices.close();
+  ASSERT_TRUE(w->c->slices.release("demo", "the controller is shut down"));
+  w->report(node::TaskState::kExited, 143);
+  w->report(node::TaskState::kExited, 143);
+  w->settle();
+  EXPECT_THAT(w->c->core.active_slices(), IsEmpty());
+  EXPECT_EQ(w->provider.creates.size(), creates);
+  EXPECT_EQ(w->job(pending).state, JobState::kPending) << "left for the next start";
+}
+
 }  // namespace
 }  // namespace th::control

@@ -38,6 +38,7 @@ Result<std::string> Jobs::choose_series(const request::JobSpec& spec) const {
   const auto catalogue = fleet::series_catalogue();
   int64_t most = 0;
   for (size_t i = 0; i < catalogue.size(); ++i) {
+    if (!core_.provider().check_series(catalogue[i].name)) continue;
     const int64_t gpus = core_.fleet().num_gpus(static_cast<fleet::SeriesIndex>(i));
     if (gpus >= spec.gpus) return std::string(catalogue[i].name);
     most = std::max(most, gpus);
@@ -111,6 +112,7 @@ void Jobs::step() {
   const auto active = core_.active_jobs();
   for (const std::string& id : active) step_job(core_.state().jobs.at(id));
   take_events();
+  if (closing_) return;
   // Queues are looked at again when something changed, and once a second, since time itself frees GPUs.
   if (planned_version_ == core_.version() && core_.monotonic_ns() - planned_ns_ < kSecond) return;
   plan_slices();

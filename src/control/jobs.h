@@ -36,6 +36,8 @@ class Jobs {
   void restore();
   /// Moves every job on as far as it can. Called after each batch.
   void step();
+  /// From now on nothing new is placed or started: what waits is left for the next start.
+  void close() { closing_ = true; }
   /// Takes in what the launcher has to tell.
   void take_events();
 
@@ -77,6 +79,7 @@ class Jobs {
   std::set<std::string> registering_;
   int64_t planned_version_ = -1;  // Core::version() that the queues were looked at
   int64_t planned_ns_ = 0;
+  bool closing_ = false;
 };
 
 /// The command that serves a model staged as "model" in the job's folder, on `port`.

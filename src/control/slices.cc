@@ -47,6 +47,7 @@ bool looks_like_id(const std::string& name) {
 }  // namespace
 
 Result<Offer> Slices::offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const {
+  TH_RETURN_IF_ERROR(core_.provider().check_series(spec.series));
   auto plan = reserve::decide(reservations, reserve::request_of(spec), {}, core_.now_ns());
   if (plan) return Offer{*std::move(plan), ""};
   const reserve::Refusal& refusal = plan.error();
@@ -59,6 +60,7 @@ Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::
     return fail(Code::kInvalidArgument,
                 "name '" + spec.name + "' looks like an id of the controller; choose another");
   }
+  TH_RETURN_IF_ERROR(core_.provider().check_series(spec.series));
   const Slice* same = core_.state().find_slice(spec.name);
   if (same && same->live()) {
     return fail(Code::kAlreadyExists,
@@ -132,7 +134,7 @@ void Slices::step_slice(const Slice& slice) {
       core_.stage(ledger::SliceReleasing{id, "its time is over"});
     } else if (slice.state == SliceState::kStarting) {
       start(slice);
-    } else {
+    } else if (!closing_) {
       repair(slice);
     }
   }

@@ -33,6 +33,8 @@ class Slices {
   /// Its VMs are deleted once nothing runs on them any more. Releasing what is released is a success.
   Status release(const std::string& name, const std::string& reason);
 
+  /// From now on no lost node is replaced.
+  void close() { closing_ = true; }
   /// Moves every slice on as far as it can. Called after each batch.
   void step();
   /// The VM is gone: its host is avoided for a while. `reason` starts with the cause: "process 4711 is gone".
@@ -61,6 +63,7 @@ class Slices {
   std::map<std::string, int64_t> removing_;  // VM → monotonic time before which remove() is not repeated
   std::map<std::string, int64_t> next_repair_ns_;  // slice → monotonic time
   std::map<std::string, std::string> repair_notes_;
+  bool closing_ = false;
 };
 
 }  // namespace th::control

@@ -60,10 +60,11 @@ class Node {
 
  private:
   void apply(const SyncReply& reply);
+  void in_touch(std::optional<int64_t> since_ns);
   void add(const Task& task);
   void start_staged();
   void start(Entry& entry);
-  void forget_finished();
+  void forget_finished(int64_t now_ns);
   void read_signals();
   void reap();
   void read_changes();
@@ -84,6 +85,7 @@ class Node {
   std::string boot_id_ = random_token().substr(0, 16);
   std::optional<Validation> validation_;
   bool asking_time_ = false;
+  std::optional<int64_t> in_touch_since_ns_;  // none: the controller does not answer
   int64_t generation_ = 0;
   std::map<std::string, Entry> entries_;  // by task id
   std::set<std::string> forgotten_;       // ids that left; never started again by this node
@@ -118,6 +120,7 @@ Node::Node(const NodeConfig& config, std::optional<User> user)
             {[this](const SyncReply& reply) { apply(reply); },
              [this] { end("the controller does not know this VM any more", false); },
              [this] {
+               in_touch(std::nullopt);
                if (!std::filesystem::exists(config_.dir)) end("its folder is gone", false);
              },
              [this](const std::string& task, const Result<int64_t>& next) { on_log(task, next); }}) {
@@ -136,7 +139,7 @@ Status Node::run() {
     start_staged();
     probe(time);
     push_logs(time);
-    forget_finished();
+    forget_finished(time);
     if (finished(time)) return {};
     sync(time);
     // Growing files are looked at in batches: a rank that prints much must not wake this loop for each line.
@@ -177,7 +180,16 @@ void Node::reap() {
   }
 }
 
+void Node::in_touch(std::optional<int64_t> since_ns) {
+  in_touch_since_ns_ = since_ns;
+  for (auto& [id, entry] : entries_) entry.rank->in_touch(since_ns);
+}
+
 void Node::apply(const SyncReply& reply) {
+  if (!in_touch_since_ns_) in_touch(now());
+  for (const auto& [id, line_no] : reply.ack_metrics) {
+    if (auto it = entries_.find(id); it != entries_.end()) it->second.rank->ack_metrics(line_no, now());
+  }
   if (end_by_ns_) return;
   std::set<std::string> wanted;
   for (const Task& task : reply.tasks) wanted.insert(task.id.text());
@@ -189,17 +201,12 @@ void Node::apply(const SyncReply& reply) {
   for (const Task& task : reply.tasks) {
     if (!entries_.contains(task.id.text()) && !forgotten_.contains(task.id.text())) add(task);
   }
-  for (const auto& [id, line_no] : reply.ack_metrics) {
-    auto it = entries_.find(id);
-    if (it == entries_.end()) continue;
-    it->second.rank->metrics().ack(line_no);
-    it->second.rank->metrics().read_more();
-  }
   generation_ = reply.generation;
 }
 
 void Node::add(const Task& task) {
-  entries_[task.id.text()].rank = std::make_unique<Rank>(task, host_);
+  auto& rank = entries_[task.id.text()].rank = std::make_unique<Rank>(task, host_);
+  rank->in_touch(in_touch_since_ns_);
   std::string attempt = attempt_of(task.id);
   auto [it, fresh] = stages_.try_emplace(attempt);
   if (!fresh) return;
@@ -265,10 +272,12 @@ void Node::read_changes() {
   read_at_ns_ = now() + kReadEveryNs;
 }
 
-void Node::forget_finished() {
+void Node::forget_finished(int64_t now_ns) {
   for (auto it = entries_.begin(); it != entries_.end();) {
     Entry& entry = it->second;
-    if (entry.desired || !entry.rank->exited() || !entry.rank->log().all_sent()) {
+    const bool done =
+        entry.rank->exited() && entry.rank->log().all_sent() && entry.rank->metrics_drained(now_ns);
+    if (entry.desired || !done) {
       ++it;
       continue;
     }
@@ -376,7 +385,7 @@ bool Node::finished(int64_t now_ns) const {
   bool said = link_.quiet();
   for (const auto& [id, entry] : entries_) {
     if (!entry.rank->exited()) return false;
-    last_exit_ns = std::max(last_exit_ns, *entry.rank->drained_at_ns() - kDrainNs);
+    last_exit_ns = std::max(last_exit_ns, entry.rank->exited_at_ns());
     said = said && entry.rank->report(now_ns).state == TaskState::kExited;
   }
   return said || now_ns >= std::min(*end_by_ns_, last_exit_ns + kFarewellNs);
@@ -394,7 +403,7 @@ int Node::timeout_ms(int64_t now_ns) const {
     at(entry.rank->kill_at_ns());
     at(entry.rank->drained_at_ns());
     if (entry.rank->running() && entry.rank->task().ready_url) at(entry.next_probe_ns);
-    if (end_by_ns_ && entry.rank->exited()) at(*entry.rank->drained_at_ns() - kDrainNs + kFarewellNs);
+    if (end_by_ns_ && entry.rank->exited()) at(entry.rank->exited_at_ns() + kFarewellNs);
   }
   return static_cast<int>((next - now_ns) / kMillisecond + 1);
 }

@@ -447,6 +447,30 @@ TEST_F(NodeTest, MetricsLinesComeOnceAndInOrderOverAnOutage) {
   EXPECT_EQ(controller_.log("job-1.1.0"), log);
 }
 
+TEST_F(NodeTest, AnExitIsToldAfterAllMetricsHoweverManyWaited) {
+  start_node();
+  std::vector<Task> tasks;
+  for (int rank : {0, 1}) {  // together more lines than one report carries
+    const std::string file = fmt::format("m{}.jsonl", rank);
+    tasks.push_back(script(rank,
+                           "touch go; while [ -e go ]; do sleep 0.01; done; for i in $(seq 200); do "
+                           "echo \"{\\\"step\\\":$i}\"; done >> " +
+                               file));
+    tasks.back().metrics_file = file;
+  }
+  controller_.want(tasks);
+  running("job-1.1.0"), running("job-1.1.1");
+  ASSERT_TRUE(eventually([&] { return fs::exists(state_ / "jobs/job-1/go"); }));
+  controller_.stop();
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  fs::remove(state_ / "jobs/job-1/go");
+  std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  controller_.start();
+  exit_of("job-1.1.0"), exit_of("job-1.1.1");
+  controller_.want({});
+  EXPECT_EQ(controller_.metrics().size(), 400u);
+}
+
 TEST_F(NodeTest, TheNextAttemptsMetricsDoNotRepeatTheLast) {
   start_node();
   Task first = script(0, "printf '{\"a\":1}\\n{\"torn' >> metrics.jsonl");

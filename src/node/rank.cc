@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -138,13 +139,27 @@ void Rank::reap(int64_t now_ns) {
   exit_with(std::move(reason), now_ns);
 }
 
+void Rank::ack_metrics(int64_t line_no, int64_t now_ns) {
+  const bool news = !metrics_.waiting().empty() && metrics_.waiting().front().line_no <= line_no;
+  if (news) acked_at_ns_ = now_ns;
+  metrics_.ack(line_no);
+  metrics_.read_more();
+}
+
+bool Rank::metrics_drained(int64_t now_ns) const {
+  if (metrics_.at_end() && metrics_.waiting().empty()) return true;
+  const auto late_ns = drained_at_ns();
+  return late_ns && now_ns >= *late_ns;
+}
+
 bool Rank::drained(int64_t now_ns) const {
-  if (now_ns >= exited_at_ns_ + kDrainNs) return true;
-  return metrics_.at_end() && log_.all_sent();
+  const auto late_ns = drained_at_ns();
+  return metrics_drained(now_ns) && (log_.all_sent() || (late_ns && now_ns >= *late_ns));
 }
 
 std::optional<int64_t> Rank::drained_at_ns() const {
-  return exited() ? std::optional(exited_at_ns_ + kDrainNs) : std::nullopt;
+  if (!exited() || !in_touch_since_ns_) return std::nullopt;
+  return std::max({exited_at_ns_, acked_at_ns_, *in_touch_since_ns_}) + kDrainNs;
 }
 
 TaskReport Rank::report(int64_t now_ns) const {

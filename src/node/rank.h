@@ -52,10 +52,20 @@ class Rank {
   /// The process is a zombie: takes its status, ends the rest of its group, reaps it.
   void reap(int64_t now_ns);
 
+  /// The controller answers since `since_ns` (none: it does not). What waits to be handed over waits at least
+  /// kDrainNs from then on.
+  void in_touch(std::optional<int64_t> since_ns) { in_touch_since_ns_ = since_ns; }
+  /// The controller has stored the lines up to this one.
+  void ack_metrics(int64_t line_no, int64_t now_ns);
+
+  /// Its metrics are stored, or there was time enough for that.
+  bool metrics_drained(int64_t now_ns) const;
   /// Its metrics and log have been handed over, or there was time enough for that.
   bool drained(int64_t now_ns) const;
-  /// When drained() will be true without further news; none: it is, or the task has not exited.
+  /// When drained() will be true without further news; none: nobody knows, or the task has not exited.
   std::optional<int64_t> drained_at_ns() const;
+  /// Pre: exited().
+  int64_t exited_at_ns() const { return exited_at_ns_; }
   /// As the controller shall see it: exited only once it is drained, so that its last words come first.
   TaskReport report(int64_t now_ns) const;
 
@@ -75,9 +85,12 @@ class Rank {
   bool killed_ = false;
   int64_t kill_at_ns_ = 0;
   int64_t exited_at_ns_ = 0;
+  int64_t acked_at_ns_ = 0;
+  std::optional<int64_t> in_touch_since_ns_;
 };
 
-/// How long an exit waits for its log and metrics to be handed over.
+/// How long an exit waits for its log and metrics to be handed over to a controller that answers and takes
+/// no more of them.
 inline constexpr int64_t kDrainNs = 5'000'000'000;
 
 }  // namespace th::node
