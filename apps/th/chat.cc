@@ -65,7 +65,7 @@ Result<Json> chat(Context& context, const ChatOptions& options) {
 }
 
 Result<Json> create_key(Context& context, const std::string& name) {
-  TH_TRY(Json key, context.post("/keys", {{"name", name}}));
+  TH_TRY(Json key, create_user_key(context, name));
   context.say(fmt::format("{}  {}\nit is shown this once; the controller keeps a hash only",
                           text_of(key, "id"), context.json ? "(in the JSON)" : text_of(key, "key")));
   return key;

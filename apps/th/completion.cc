@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "base/files.h"
 #include "base/units.h"
 #include "http/client.h"
+#include "http/url.h"
 #include "terminal.h"
 
 namespace th::cli {
@@ -18,6 +20,7 @@ namespace {
 
 constexpr int64_t kLearnNs = 10 * kSecond;  // the gateway hears of keys and deployments by polling
 constexpr int64_t kIdleNs = 60 * kSecond;
+constexpr int kKeyTries = 2;
 
 std::string text_of_choice(const Json& answer) {
   const Json& choices = list_of(answer, "choices");
@@ -133,19 +136,37 @@ Result<Completion> complete(const std::string& url, const http::Headers& headers
   }
 }
 
-Result<std::string> gateway_key(Context& context) {
-  if (const char* key = std::getenv("TH_KEY"); key != nullptr && *key != '\0') return std::string(key);
+Result<Json> create_user_key(const Context& context, const std::string& name) {
+  // Where the first answer was lost, the repeat is told of the key but not its secret: nobody has that one.
+  for (int i = 0; i < kKeyTries; ++i) {
+    TH_TRY(Json made, context.post("/keys", {{"name", name}}));
+    if (!text_of(made, "key").empty()) return made;
+    TH_TRY(Json revoked, context.del("/keys/" + http::percent_encode(text_of(made, "id"))));
+  }
+  return fail(Code::kUnavailable,
+              "the connection to the controller broke whenever it told a new key; try again");
+}
+
+Result<std::string> gateway_key(const Context& context) {
+  const char* variable = std::getenv("TH_KEY");
+  std::string given = !context.key_option.empty() ? context.key_option : variable != nullptr ? variable : "";
+  auto keys = context.get("/keys");  // for admins only; the gateway knows users' keys only
+  if (!keys) {
+    Code code = keys.error().code;
+    bool of_user = code == Code::kPermissionDenied || code == Code::kUnavailable;
+    if (of_user && !given.empty()) return given;
+    return fail(std::move(keys).error());
+  }
   auto file = context.state / "chat.key";
   if (auto kept = read_file(file, 4096)) {
     auto json = parse_json(*kept, file.string());
     // It may have been revoked since.
-    TH_TRY(Json keys, context.get("/keys"));
-    for (const Json& key : list_of(keys)) {
+    for (const Json& key : list_of(*keys)) {
       bool revoked = get_bool(key, "revoked", false).value_or(false);
       if (json && !revoked && text_of(key, "id") == text_of(*json, "id")) return text_of(*json, "key");
     }
   }
-  TH_TRY(Json made, context.post("/keys", {{"name", "th-chat"}}));
+  TH_TRY(Json made, create_user_key(context, "th-chat"));
   TH_RETURN_IF_ERROR(write_file_durable(
       file, dump_json({{"id", text_of(made, "id")}, {"key", text_of(made, "key")}}), 0600));
   return text_of(made, "key");

@@ -23,7 +23,12 @@ struct Completion {
 Result<Completion> complete(const std::string& url, const http::Headers& headers, const Json& body,
                             const std::function<void(std::string_view)>& on_text);
 
-/// A user key for the gateway: TH_KEY, else one that is made at need and kept in STATE/chat.key (0600).
-Result<std::string> gateway_key(Context& context);
+/// Creates a user's key; returns {"id","name","key"}, the key never empty. Errors: the controller's;
+/// kUnavailable when the answer that holds the secret was lost each time (such keys are revoked).
+Result<Json> create_user_key(const Context& context, const std::string& name);
+
+/// A user's key for the gateway: --key or TH_KEY, unless that is an admin's, which the gateway does not know;
+/// then, and without either, one that is made at need and kept in STATE/chat.key (0600).
+Result<std::string> gateway_key(const Context& context);
 
 }  // namespace th::cli

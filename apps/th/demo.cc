@@ -94,8 +94,10 @@ class Demo {
         fmt::format("{}/thunderhead-demo-XXXXXX", folder != nullptr && *folder ? folder : "/tmp");
     if (::mkdtemp(path.data()) == nullptr) return fail(errno_error("make a folder " + path, errno));
     context_.state = fs::absolute(path);
+    // Its own controller and gateway, whatever the caller's environment names.
     context_.url_option.clear();
     context_.key_option.clear();
+    for (const char* name : {"TH_URL", "TH_KEY", "TH_GATEWAY_URL"}) ::unsetenv(name);
     // Ranks run as an unprivileged user and must be able to pass through to their job's folder.
     if (::chmod(path.c_str(), 0711) != 0) return fail(errno_error("chmod " + path, errno));
     return {};
@@ -202,7 +204,7 @@ class Demo {
   }
 
   Result<Json> generate() {
-    TH_TRY(Json key, context_.post("/keys", {{"name", "demo"}}));
+    TH_TRY(Json key, create_user_key(context_, "demo"));
     const std::string secret = text_of(key, "key");
     constexpr const char* kAzure = "/openai/deployments/demo-chat/completions?api-version=2024-10-21";
     Completion best;

@@ -46,8 +46,10 @@ Result<Json> show_why(Context& context, const std::string& subject) {
   std::vector<std::vector<std::string>> rows = {{"TIME", "AFTER", "WHAT", "WHY"}};
   for (const Json& entry : timeline) {
     int64_t time_ns = int_of(entry, "time_ns");
-    rows.push_back({clock_time(time_ns), fmt::format("+{:.3f}s", double(time_ns - begin_ns) / kSecond),
-                    text_of(entry, "what"), text_of(entry, "why")});
+    std::string what = text_of(entry, "what"), reason = text_of(entry, "why");
+    if (what.find(reason) != std::string::npos) reason.clear();  // it says so already
+    rows.push_back(
+        {clock_time(time_ns), fmt::format("+{:.3f}s", double(time_ns - begin_ns) / kSecond), what, reason});
   }
   const Json& reason = object_of(why, "reason");
   context.say(fmt::format("{} is {}{}{}", text_of(why, "subject"), text_of(why, "state"),

@@ -43,6 +43,8 @@ class LogTail {
   void finish();
 
  private:
+  /// What was written since the last time.
+  Status read(const std::function<void()>& before);
   void print(int rank, std::string_view text, const std::function<void()>& before);
 
   Context& context_;
@@ -50,6 +52,7 @@ class LogTail {
   const int rank_;
   int64_t attempt_;
   const bool fixed_;
+  int ranks_ = 0;
   bool prefixed_ = false;
   std::map<int, int64_t> offsets_;      // by rank
   std::map<int, std::string> partial_;  // a line without its end, by rank

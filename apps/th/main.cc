@@ -51,6 +51,14 @@ void add_global_options(CLI::App& app, Context& context) {
       "a verb that waits for a job ends with the job's.");
 }
 
+Result<Json> run_verb(const Verb& verb, Context& context) {
+  try {
+    return verb(context);
+  } catch (const std::exception& e) {
+    return fail(Code::kInternal, fmt::format("a defect in th: {}", e.what()));
+  }
+}
+
 int run(int argc, char** argv) {
   Context context;
   Verb verb;
@@ -80,7 +88,7 @@ int run(int argc, char** argv) {
   }
   if (context.state.empty()) context.state = default_state();
   context.state = std::filesystem::absolute(context.state).lexically_normal();
-  auto answer = verb(context);
+  auto answer = run_verb(verb, context);
   if (!answer) return report(context, answer.error(), exit_of(answer.error()));
   if (context.json) fmt::print("{}\n", dump_json(*answer));
   return context.exit_status;

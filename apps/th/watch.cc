@@ -89,11 +89,13 @@ Result<Json> watch_job(Context& context, const std::string& id, bool output) {
   LiveLine live;
   LogTail tail(context, id, -1, 0);
   int64_t away_since_ns = 0, attempt = 0;
+  std::string state = "unknown";
   while (true) {
     TH_TRY(auto job, ask(context, "/jobs/" + http::percent_encode(id), away_since_ns));
     if (!job) {
       live.show("the controller is away; the job goes on", "away");
     } else {
+      state = text_of(*job, "state");
       if (output) static_cast<void>(tail.poll(*job, [&] { live.clear(); }));
       if (has_ended(*job)) {
         live.clear();
@@ -107,27 +109,33 @@ Result<Json> watch_job(Context& context, const std::string& id, bool output) {
         context.say(fmt::format("{}: attempt {}: {}", id, now, text_of(*job, "reason")));
       }
       bool stage_only = object_of(*job, "progress").empty();
-      if (!output || stage_only) live.show(progress_line(*job), text_of(*job, "state"));
+      if (!output || stage_only) live.show(progress_line(*job), state);
     }
     if (!pause_ms(kPollMs)) {
       live.clear();
       context.say(fmt::format(
           "\nno longer watching; the job goes on: th logs -f {} shows it, th cancel {} ends it", id, id));
       context.exit_status = kInterrupted;
-      return Json{{"id", id}, {"state", "running"}, {"watching", false}};
+      return Json{{"id", id}, {"state", state}, {"watching", false}};
     }
   }
 }
 
 Status LogTail::poll(const Json& job, const std::function<void()>& before) {
-  if (!fixed_ && int_of(job, "attempt") != attempt_) {
+  int64_t attempt = int_of(job, "attempt");
+  if (!fixed_ && attempt != attempt_) {
+    if (attempt_ > 0) TH_RETURN_IF_ERROR(read(before));  // what the one before wrote since the last look
     finish();
-    attempt_ = int_of(job, "attempt");
+    attempt_ = attempt;
     offsets_.clear();
   }
-  int ranks = static_cast<int>(list_of(job, "ranks").size());
-  int shown = std::min(ranks, kMaxRanksShown);
-  prefixed_ = rank_ < 0 && ranks > 1;
+  ranks_ = static_cast<int>(list_of(job, "ranks").size());
+  prefixed_ = rank_ < 0 && ranks_ > 1;
+  return read(before);
+}
+
+Status LogTail::read(const std::function<void()>& before) {
+  int shown = std::min(ranks_, kMaxRanksShown);
   TH_TRY(std::string key, context_.key());
   for (int rank = rank_ < 0 ? 0 : rank_; rank < (rank_ < 0 ? shown : rank_ + 1); ++rank) {
     int64_t& offset = offsets_[rank];
