@@ -108,6 +108,7 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
 }
 
 void Jobs::take_events() {
+  refused_.clear();
   for (auto events = core_.launcher().take_events(); !events.empty();
        events = core_.launcher().take_events()) {
     for (const launch::Event& event : events) {
@@ -130,9 +131,13 @@ void Jobs::take(const launch::RankChanged& changed) {
 }
 
 void Jobs::take(const launch::MetricsArrived& arrived) {
+  const std::string task = arrived.line.id.text();
+  if (refused_.count(task)) return;  // in order, or not at all
   const auto stored = output_.add_metrics(arrived.line);
   if (!stored) {
     log_warn("{}: a metrics line could not be kept: {}", arrived.line.id.job, stored.error().message);
+    refused_.insert(task);
+    core_.launcher().refuse_metrics(arrived.line.id);
     return;
   }
   core_.launcher().ack_metrics(arrived.line.id, arrived.line.line_no);

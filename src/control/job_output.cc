@@ -27,11 +27,18 @@ Result<UniqueFd> open_for_append(const std::filesystem::path& path) {
   return fd;
 }
 
-Status write_all(int fd, std::string_view bytes, const std::filesystem::path& path) {
+/// All of `bytes` at the end of the file, or nothing: a torn line would spoil the next one.
+Status append_all(int fd, std::string_view bytes, const std::filesystem::path& path) {
+  struct stat before {};
+  if (::fstat(fd, &before) != 0) return fail(errno_error(path.string(), errno));
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return fail(errno_error(path.string(), errno));
+    if (written < 0) {
+      const Error problem = errno_error(path.string(), errno);
+      if (::ftruncate(fd, before.st_size) != 0) log_error("{}: its end is torn", path.string());
+      return fail(problem);
+    }
     bytes.remove_prefix(static_cast<size_t>(written));
   }
   return {};
@@ -86,7 +93,7 @@ Result<std::optional<StoredLine>> JobOutput::add_metrics(const node::MetricsLine
   const std::filesystem::path path = dir_ / line.id.job / "metrics.jsonl";
   TH_TRY(UniqueFd fd, open_for_append(path));
   const Json row = {{"attempt", line.id.attempt}, {"line_no", line.line_no}, {"line", parsed}};
-  TH_RETURN_IF_ERROR(write_all(fd.get(), dump_json(row) + "\n", path));
+  TH_RETURN_IF_ERROR(append_all(fd.get(), dump_json(row) + "\n", path));
   auto& lines = metrics_[line.id.job];
   lines.push_back(stored_line(line.id.attempt, line.line_no, parsed));
   if (lines.size() > kMaxLinesInMemory) lines.erase(lines.begin(), lines.begin() + kMaxLinesInMemory / 4);
@@ -128,7 +135,7 @@ Result<int64_t> JobOutput::append_log(const node::TaskId& task, int64_t offset, 
   const int64_t size = info.st_size;
   const int64_t end = offset + static_cast<int64_t>(bytes.size());
   if (offset > size || end <= size) return size;
-  TH_RETURN_IF_ERROR(write_all(fd.get(), bytes.substr(static_cast<size_t>(size - offset)), path));
+  TH_RETURN_IF_ERROR(append_all(fd.get(), bytes.substr(static_cast<size_t>(size - offset)), path));
   return end;
 }
 

@@ -18,7 +18,21 @@ using ledger::Slice;
 using ledger::SliceState;
 
 constexpr int64_t kDefaultBatchNs = kHour;  // of a slice made for one job that names no time
+constexpr size_t kMaxSpecBytesOfNode = node::kMaxSyncBytes * 3 / 4;
 constexpr int64_t kDefaultServeNs = 24 * kHour;
+
+int64_t version_number(const std::string& version) { return std::strtoll(version.c_str(), nullptr, 10); }
+
+/// A version that the ledger does not know may be on the disk, left by a job that was cancelled meanwhile.
+Result<registry::Model> import_as_next(const registry::Registry& registry,
+                                       const std::filesystem::path& folder, const std::string& name,
+                                       int64_t version) {
+  while (true) {
+    auto model = registry.import_folder(folder, name, std::to_string(version));
+    if (model || model.error().code != Code::kAlreadyExists) return model;
+    ++version;
+  }
+}
 
 }  // namespace
 
@@ -49,7 +63,22 @@ Result<std::string> Jobs::choose_series(const request::JobSpec& spec) const {
                           spec.name, spec.gpus, most, most));
 }
 
+/// Each rank's task repeats the spec, and those of one node have to fit into one answer to it.
+Status Jobs::check_fits_sync(const request::JobSpec& spec) const {
+  size_t ranks = 1;
+  for (const fleet::Host& host : core_.fleet().hosts()) {
+    ranks = std::max(ranks, static_cast<size_t>(host.gpus));
+  }
+  const size_t bytes = dump_json(request::to_json(spec)).size();
+  if (bytes * ranks <= kMaxSpecBytesOfNode) return {};
+  return fail(Code::kInvalidArgument,
+              fmt::format("job '{}' is {} bytes long, once for each of up to {} ranks of a node, which takes "
+                          "{} bytes in all; stage big files instead of sending them",
+                          spec.name, bytes, ranks, kMaxSpecBytesOfNode));
+}
+
 Result<std::string> Jobs::submit(const request::JobSpec& spec, const std::string& kind) {
+  TH_RETURN_IF_ERROR(check_fits_sync(spec));
   ledger::JobSubmitted submitted;
   if (spec.slice) {
     const Slice* slice = core_.state().find_slice(*spec.slice);
@@ -97,6 +126,11 @@ void Jobs::restore() {
     gangs_.insert(id);
     core_.launcher().restore_metrics({id, static_cast<int>(job.attempt), 0},
                                      output_.last_line_no(id, job.attempt));
+    // The line of a checkpoint may be stored and its event not be.
+    const StoredLine* saved = output_.last(id, "checkpoint");
+    if (saved && saved->step >= 0 && saved->step != job.checkpoint_step) {
+      core_.stage(ledger::CheckpointSaved{id, saved->attempt, saved->step});
+    }
     if (!job.attempt_open || job.cancelling()) core_.launcher().stop(id);
     for (const ledger::Rank& rank : job.ranks) {
       const ledger::Vm& vm = core_.state().vms.at(rank.place.vm);
@@ -138,15 +172,27 @@ void Jobs::step_job(const Job& job) {
       cancel(id, "cancelled", fmt::format("slice '{}' was released: {}", of.terms.name, of.reason));
     }
   }
-  const auto limit_ns = spec_of(job).duration_ns;
-  if (limit_ns && job.started_ns > 0 && !job.cancelling() && core_.now_ns() - job.started_ns >= *limit_ns) {
-    cancel(id, "failed", fmt::format("its time limit of {} is over", format_duration(*limit_ns)));
+  if (!job.cancelling() && over_time(job)) {
+    const int64_t limit_ns = *spec_of(job).duration_ns;
+    cancel(id, "failed", fmt::format("its time limit of {} is over", format_duration(limit_ns)));
   }
   if (job.cancelling()) core_.launcher().stop(id);
   const bool ending = job.cancelling() || (job.attempt > 0 && !job.attempt_open);
   if (!ending) return;
   take_events();
   if (!gangs_.count(id)) conclude(job);
+}
+
+/// Not while it may have ended in time: after a start, until its nodes have said what became of it.
+bool Jobs::over_time(const Job& job) {
+  const auto limit_ns = spec_of(job).duration_ns;
+  if (!limit_ns || job.started_ns == 0 || job.attempt_succeeded) return false;
+  if (core_.now_ns() - job.started_ns < *limit_ns) return false;
+  return std::all_of(job.ranks.begin(), job.ranks.end(), [&](const ledger::Rank& rank) {
+    const ledger::Vm& vm = core_.state().vms.at(rank.place.vm);
+    const bool lost = vm.state == ledger::VmState::kDown || vm.state == ledger::VmState::kDeleted;
+    return lost || core_.launcher().heard(vm.id);
+  });
 }
 
 /// Nothing of the last attempt is left.
@@ -178,7 +224,7 @@ void Jobs::succeed(const Job& job) {
     core_.stage(ledger::JobFinished{id, "succeeded", "", text});
     return;
   }
-  if (registering_.count(id)) return;
+  if (registering_.count(*name)) return;  // by this job, or by one that is first
   const std::string dir =
       text.empty() ? "" : get_string(*parse_json(text, "result"), "model_dir", std::string()).value_or("");
   if (!node::check_inside_path(dir, "model_dir")) {
@@ -187,16 +233,16 @@ void Jobs::succeed(const Job& job) {
         text});
     return;
   }
-  registering_.insert(id);
+  registering_.insert(*name);
   const auto known = core_.state().models.find(*name);
-  const std::string version =
-      std::to_string(known == core_.state().models.end() ? 1 : known->second.size() + 1);
+  const int64_t first =
+      known == core_.state().models.end() ? 1 : version_number(known->second.back().version) + 1;
   const std::filesystem::path folder = core_.state_dir() / "jobs" / id / dir;
-  core_.after_commit([this, id, name = *name, version, folder, text] {
-    core_.offload([this, id, name, version, folder, text]() -> std::function<void()> {
-      auto model = core_.registry().import_folder(folder, name, version);
-      return [this, id, text, model] {
-        registering_.erase(id);
+  core_.after_commit([this, id, name = *name, first, folder, text] {
+    core_.offload([this, id, name, first, folder, text]() -> std::function<void()> {
+      auto model = import_as_next(core_.registry(), folder, name, first);
+      return [this, id, name, text, model] {
+        registering_.erase(name);
         const Job& current = core_.state().jobs.at(id);
         if (current.ended() || current.cancelling()) return;
         if (!model) {

@@ -51,10 +51,12 @@ class Jobs {
 
  private:
   const request::JobSpec& spec_of(const ledger::Job& job);
+  Status check_fits_sync(const request::JobSpec& spec) const;
   Result<std::string> choose_series(const request::JobSpec& spec) const;
   int64_t remaining_ns(const ledger::Job& job, int64_t fallback_ns);
 
   void step_job(const ledger::Job& job);
+  bool over_time(const ledger::Job& job);
   void conclude(const ledger::Job& job);
   void succeed(const ledger::Job& job);
   void plan_slices();
@@ -76,8 +78,9 @@ class Jobs {
   std::map<std::string, Waiting> waiting_;
   std::map<std::string, reserve::Plan> planned_;  // of queued jobs without a slice
   std::set<std::string> gangs_;                   // jobs of which ranks may be left
-  std::set<std::string> registering_;
-  int64_t planned_version_ = -1;  // Core::version() that the queues were looked at
+  std::set<std::string> registering_;             // names of models that are being imported: one at a time
+  std::set<std::string> refused_;  // tasks of which a line could not be stored, while events are taken
+  int64_t planned_version_ = -1;   // Core::version() that the queues were looked at
   int64_t planned_ns_ = 0;
   bool closing_ = false;
 };

@@ -20,6 +20,7 @@ constexpr int64_t kMinMemoryBytes = int64_t{1} << 20;
 constexpr int64_t kMaxMemoryBytes = int64_t{1} << 50;
 constexpr size_t kMaxArgumentBytes = size_t{128} << 10;  // Linux's limit of one argument
 constexpr size_t kMaxPathBytes = 4096;
+constexpr size_t kMaxEntries = 900;  // a node takes 1,024, and the rendezvous adds some variables
 
 bool is_env_name(std::string_view name) {
   auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
@@ -41,6 +42,19 @@ bool stays_inside(std::string_view path) {
   if (!is_path(path)) return false;
   auto parts = split(path, '/');
   return std::ranges::none_of(parts, [](const std::string& p) { return p.empty() || p == "." || p == ".."; });
+}
+
+std::optional<Problem> count_problem(const JobSpec& spec) {
+  const std::pair<const char*, size_t> counts[] = {{"command", spec.command.size()},
+                                                   {"env", spec.env.size()},
+                                                   {"files", spec.files.size()},
+                                                   {"stage", spec.stage.size()}};
+  for (const auto& [field, count] : counts) {
+    if (count > kMaxEntries) {
+      return Problem{field, fmt::format("has {} entries; at most {} are taken", count, kMaxEntries)};
+    }
+  }
+  return std::nullopt;
 }
 
 std::optional<Problem> command_problem(const JobSpec& spec) {
@@ -88,6 +102,7 @@ std::optional<Problem> find_problem(const JobSpec& spec) {
     if (auto problem = name_problem("slice", *spec.slice)) return problem;
   }
   if (auto problem = range_problem("gpus", spec.gpus, 1, kMaxRequestGpus)) return problem;
+  if (auto problem = count_problem(spec)) return problem;
   if (auto problem = command_problem(spec)) return problem;
   if (auto problem = path_problem(spec)) return problem;
   if (auto problem = range_problem("retries", spec.retries, 0, kMaxRetries)) return problem;

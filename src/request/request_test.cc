@@ -177,6 +177,17 @@ TEST(JobSpecTest, JsonGoesThereAndBack) {
   EXPECT_EQ(job_spec_from_json(to_json(spec)).value(), spec);
 }
 
+TEST(JobSpecTest, MoreEntriesThanANodeTakesAreRefused) {
+  JobSpec spec;
+  spec.name = "many", spec.gpus = 1, spec.command.assign(900, "x");
+  EXPECT_TRUE(validate(spec));
+  spec.command.push_back("x");
+  EXPECT_EQ(validate(spec).error().message, "field 'command': has 901 entries; at most 900 are taken");
+  spec.command.resize(1);
+  for (int i = 0; i <= 900; ++i) spec.env["V" + std::to_string(i)] = "";
+  EXPECT_FALSE(validate(spec));
+}
+
 TEST(JobSpecTest, JsonRefusalsNameTheField) {
   JobSpec spec;
   spec.name = "t";

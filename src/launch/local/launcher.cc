@@ -91,6 +91,10 @@ void LocalLauncher::ack_metrics(const node::TaskId& task, int64_t line_no) {
   if (Rank* rank = find_rank(task)) rank->metrics_stored = std::max(rank->metrics_stored, line_no);
 }
 
+void LocalLauncher::refuse_metrics(const node::TaskId& task) {
+  if (Rank* rank = find_rank(task)) rank->metrics_seen = rank->metrics_stored;
+}
+
 void LocalLauncher::restore_metrics(const node::TaskId& task, int64_t line_no) {
   if (Rank* rank = find_rank(task)) {
     rank->metrics_stored = std::max(rank->metrics_stored, line_no);
@@ -127,7 +131,7 @@ void LocalLauncher::on_report(std::string_view vm, const node::SyncRequest& requ
   }
   known.boot_id = request.boot_id;
   // Metrics first: the line that a rank wrote last is known before its exit is.
-  for (const node::MetricsLine& line : request.metrics) take_metrics(line);
+  for (const node::MetricsLine& line : request.metrics) take_metrics(vm, line);
   std::set<std::string> reported;
   for (const node::TaskReport& report : request.tasks) {
     reported.insert(report.id.text());
@@ -149,9 +153,14 @@ void LocalLauncher::on_vm_lost(std::string_view vm, std::string_view reason) {
   drop_gone_gangs();
 }
 
-void LocalLauncher::take_metrics(const node::MetricsLine& line) {
+bool LocalLauncher::heard(std::string_view vm) const {
+  auto it = vms_.find(vm);
+  return it != vms_.end() && !it->second.boot_id.empty();
+}
+
+void LocalLauncher::take_metrics(std::string_view vm, const node::MetricsLine& line) {
   Rank* rank = find_rank(line.id);
-  if (rank == nullptr || line.line_no <= rank->metrics_seen) return;
+  if (rank == nullptr || rank->vm != vm || line.line_no <= rank->metrics_seen) return;
   rank->metrics_seen = line.line_no;
   events_.push_back(MetricsArrived{line});
 }

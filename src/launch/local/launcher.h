@@ -30,6 +30,9 @@ class LocalLauncher final : public Launcher {
   void ack_metrics(const node::TaskId& task, int64_t line_no) override;
   std::vector<Event> take_events() override;
 
+  /// A line of the task could not be stored: what was not acked makes events again when it is sent again.
+  void refuse_metrics(const node::TaskId& task);
+
   /// After a restart: lines up to `line_no` of the task are stored already and make no event.
   void restore_metrics(const node::TaskId& task, int64_t line_no);
 
@@ -40,6 +43,9 @@ class LocalLauncher final : public Launcher {
 
   /// Takes a node's word in: metrics first, then ranks. Cost: O(tasks and lines in it).
   void on_report(std::string_view vm, const node::SyncRequest& request);
+
+  /// Whether the VM has reported since this launcher was made, and was not lost since.
+  bool heard(std::string_view vm) const;
 
   /// The VM is gone (dead process, deleted, silent for too long): its ranks are lost. `reason` is for people:
   /// "node demo-1 is down: process 4711 is gone". Start nothing on it any more.
@@ -69,7 +75,7 @@ class LocalLauncher final : public Launcher {
 
   int64_t bump(const std::string& vm);
   Rank* find_rank(const node::TaskId& id);
-  void take_metrics(const node::MetricsLine& line);
+  void take_metrics(std::string_view vm, const node::MetricsLine& line);
   void take_report(std::string_view vm, const node::TaskReport& report);
   void change(Gang& gang, Rank& rank, node::TaskReport report, bool lost);
   void settle(Gang& gang, const RankChanged& changed);

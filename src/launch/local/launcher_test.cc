@@ -177,6 +177,22 @@ TEST(LocalLauncher, MetricsLinesComeOnceAndAreAckedOnceStored) {
   EXPECT_EQ(launcher.desired("vm-0").ack_metrics, (std::map<std::string, int64_t>{{"job-1.1.0", 3}}));
 }
 
+TEST(LocalLauncher, RefusedMetricsComeAgainAndOthersRanksAreNotBelieved) {
+  LocalLauncher launcher(1000);
+  ASSERT_TRUE(launcher.start(gang_of(2)));
+  EXPECT_FALSE(launcher.heard("vm-0"));
+  const SyncRequest request = with_lines(word(launcher, "vm-0", {}), 1, 3);
+  launcher.on_report("vm-0", request);
+  EXPECT_TRUE(launcher.heard("vm-0"));
+  EXPECT_EQ(told(launcher).size(), 3u);
+  launcher.ack_metrics({"job-1", 1, 0}, 1);
+  launcher.refuse_metrics({"job-1", 1, 0});
+  launcher.on_report("vm-0", request);
+  EXPECT_EQ(told(launcher), (Lines{"line 2 {}", "line 3 {}"}));
+  launcher.on_report("vm-1", with_lines(word(launcher, "vm-1", {}), 4, 4));
+  EXPECT_EQ(told(launcher), Lines{}) << "rank 0 does not run there";
+}
+
 TEST(LocalLauncher, AfterARestartTheRanksAreFoundAndNoLineIsDoubled) {
   LocalLauncher before(1000);
   ASSERT_TRUE(before.start(gang_of(1)));
