@@ -100,8 +100,10 @@ void add_deploy(CLI::App& app, Verb& verb) {
   auto* deploy = app.add_subcommand("deploy", "Serve a model under a name, wait until it is ready");
   deploy->add_option("MODEL", options->model, "model of the registry")->required();
   deploy->add_option("--name", options->name, "name of the deployment (default: the model's)");
-  deploy->add_option("--slice", options->slice, "slice to run on (default: one is found or made)");
-  deploy->add_option("--gpus", options->gpus, "GPUs for its replica");
+  deploy->add_option("--slice", options->slice,
+                     "slice to run on (default: the one its model was trained in, while it is ready and has "
+                     "GPUs free; else one is made)");
+  deploy->add_option("--gpus", options->gpus, "GPUs for its replica, all of one node (default: 1)");
   deploy->add_option("--tokens-per-minute", options->tokens_per_minute, "token quota");
   deploy->add_flag("--detach", options->detach, "do not wait until it is ready");
   deploy->footer("Example:\n  th deploy llama-small --name demo-chat");

@@ -113,7 +113,7 @@ void add_submit(CLI::App& app, Verb& verb) {
   auto* submit = app.add_subcommand("submit", "Submit a job: a recipe, or any command after '--'");
   submit->add_option("RECIPE", options->recipe, "recipe file");
   submit->add_option("--slice", options->slice,
-                     "slice to run on (default: one is found or made for the job)");
+                     "slice to run on (default: one is made for the job, and released with it)");
   submit->add_option("--gpus", options->gpus, "GPUs: one rank on each (default: the recipe's, else 1)");
   submit->add_option("--name", options->name, "name of the job");
   submit->add_option("--retries", options->retries, "restarts after a fault (default: the recipe's, else 2)");

@@ -51,6 +51,9 @@ class Provider {
  public:
   virtual ~Provider() = default;
 
+  /// Whether it makes VMs of this series at all. Does not block. Errors: kUnsatisfiable.
+  virtual Status check_series(std::string_view series) const = 0;
+
   /// Creates all VMs of the request or, on an error, none (what was made is removed again). A repeat with the
   /// same token and VMs returns what the first call made, dead ones included, and goes on where a crash
   /// stopped it. Returns: one state a spec, in order. Errors: kInvalidArgument (name, duplicate, no VMs),

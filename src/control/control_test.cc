@@ -177,6 +177,77 @@ TEST_F(ControlTest, ALostNodeIsReplacedAndDoesNotCountAsARetry) {
   EXPECT_EQ(w->job(id).ranks[2].place.vm, "demo-2");
 }
 
+TEST_F(ControlTest, ASliceOfTheWholeFleetTakesItsOwnHostBack) {
+  w->ready_slice("demo", 8);
+  w->pass(2 * kSecond);
+  w->provider.vms["demo-1"].phase = cloud::VmPhase::kDead;
+  w->settle();
+  EXPECT_EQ(slice_state(*w->c, w->slice("demo")), "degraded");
+  EXPECT_FALSE(w->provider.vms.count("demo-1"));
+  w->pass(31 * kSecond);  // hosts that lost a node are avoided for 30 s
+  w->settle();
+  w->validate_nodes();
+  w->settle();
+  EXPECT_EQ(slice_state(*w->c, w->slice("demo")), "ready");
+  EXPECT_EQ(w->slice("demo").terms.hosts[1].host, "l0r0h1");
+  EXPECT_TRUE(w->provider.vms.count("demo-4"));
+}
+
+TEST_F(ControlTest, AReservationWaitsForTheVmsOfTheSliceBeforeIt) {
+  w->ready_slice("first", 8);
+  const int64_t end_ns = w->slice("first").terms.end_ns;
+  ASSERT_TRUE(w->c->slices.hold({"second", 8, "LOCAL", kHour, end_ns, {}}, w->c->jobs.reservations()));
+  ASSERT_TRUE(w->c->slices.commit("second"));
+  w->settle();
+  w->pass(end_ns - 30 * kSecond - w->env.now_ns);
+  w->restart();
+  w->settle();
+  EXPECT_FALSE(w->c->slices.hold({"third", 2, "LOCAL", kMinute, 0, {}}, w->c->jobs.reservations()));
+  w->pass(31 * kSecond);
+  ASSERT_TRUE(w->step());
+  ASSERT_TRUE(w->step());
+  EXPECT_EQ(w->slice("first").state, SliceState::kReleasing);
+  EXPECT_THAT(w->slice("second").vms, IsEmpty()) << "the VMs of the first are still there";
+  EXPECT_FALSE(w->c->slices.hold({"third", 2, "LOCAL", kMinute, 0, {}}, w->c->jobs.reservations()));
+  w->settle();
+  EXPECT_EQ(w->slice("first").state, SliceState::kReleased);
+  EXPECT_EQ(w->slice("second").vms.size(), 4u);
+}
+
+TEST_F(ControlTest, AReleasedSliceMakesNoVmThatARestartLeftHalfMade) {
+  ASSERT_TRUE(w->c->slices.hold({"demo", 4, "LOCAL", kHour, 0, {}}, w->c->jobs.reservations()));
+  ASSERT_TRUE(w->c->slices.commit("demo"));
+  ASSERT_TRUE(w->step());
+  for (Work& work : w->work) work();  // the provider did it, but nobody heard of it
+  ASSERT_TRUE(w->c->slices.release("demo", "by hand"));
+  ASSERT_TRUE(w->step());
+  w->restart();
+  w->settle();
+  EXPECT_THAT(w->provider.creates, ElementsAre("slice-1"));
+  EXPECT_THAT(w->provider.vms, IsEmpty());
+  EXPECT_EQ(w->slice("demo").state, SliceState::kReleased);
+}
+
+TEST_F(ControlTest, ASliceThatStartsOutlivesALongAbsenceOfTheController) {
+  ASSERT_TRUE(w->c->slices.hold({"demo", 4, "LOCAL", kHour, 0, {}}, w->c->jobs.reservations()));
+  ASSERT_TRUE(w->c->slices.commit("demo"));
+  w->settle();
+  w->pass(5 * kMinute);
+  w->restart();
+  w->settle();
+  EXPECT_EQ(w->slice("demo").state, SliceState::kStarting);
+  w->validate_nodes();
+  w->settle();
+  EXPECT_EQ(w->slice("demo").state, SliceState::kReady);
+}
+
+TEST_F(ControlTest, HardwareThatTheCloudDoesNotMakeIsRefused) {
+  auto held = w->c->slices.hold({"demo", 8, "ND_A100_v4", kHour, 0, {}}, w->c->jobs.reservations());
+  ASSERT_FALSE(held);
+  EXPECT_THAT(held.error().message, HasSubstr("LOCAL only"));
+  EXPECT_FALSE(w->c->slices.offer({"demo", 8, "ND_A100_v4", kHour, 0, {}}, w->c->jobs.reservations()));
+}
+
 TEST_F(ControlTest, ARunningJobIsFoundRunningAfterARestart) {
   w->ready_slice("demo", 4);
   const std::string id = w->submit("demo", 4);

@@ -26,9 +26,9 @@ std::string slice_of(const E& event, const ledger::State& state) {
   }
 }
 
-/// The hosts that the slice keeps others from: its own, and those that still carry a VM of it.
+/// The hosts that the slice keeps others from until its end: its own, and those that still carry a VM of it.
 std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger::Slice& slice,
-                                       const fleet::Fleet& fleet, int64_t now_ns) {
+                                       const fleet::Fleet& fleet) {
   std::map<reserve::HostIndex, reserve::GpuMask> hosts;
   auto add = [&](const std::string& id, int64_t gpus) {
     if (auto host = fleet.find_host(id)) hosts[*host] |= mask_of(gpus);
@@ -44,7 +44,7 @@ std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger:
   reserve::Claim claim;
   claim.id = slice.terms.slice;
   claim.start_ns = slice.terms.start_ns;
-  claim.end_ns = std::max(slice.terms.end_ns, now_ns + kMinute);
+  claim.end_ns = slice.terms.end_ns;
   for (const auto& [host, gpus] : hosts) claim.hosts.push_back({host, gpus});
   return claim;
 }
@@ -52,7 +52,11 @@ std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger:
 }  // namespace
 
 Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet) {
-  for (const auto& [id, slice] : state().slices) refresh_slice(id);
+  for (const auto& [id, slice] : state().slices) {
+    if (auto own = claim_of(state(), slice, fleet())) active_slices_.insert(id), claim(*own);
+  }
+  // Only now, so that no claim of an overdue slice takes the place of another one's own.
+  extend_overdue_claims();
   for (const auto& [id, job] : state().jobs) refresh_job(id);
   for (const auto& [host, reason] : state().drained) refresh_drain(host);
 }
@@ -89,19 +93,25 @@ void Core::refresh_slice(const std::string& id) {
     snapshot_ = snapshot_.without_claim(old->second);
     claims_.erase(old);
   }
-  const auto claim = claim_of(state(), found->second, fleet(), now_ns());
-  if (!claim) {
+  const auto own = claim_of(state(), found->second, fleet());
+  if (!own) {
     active_slices_.erase(id);
     return;
   }
   active_slices_.insert(id);
-  auto next = snapshot_.with_claim(*claim);
-  if (!next) {
-    log_error("slice {} overlaps with another one: {}", id, next.error().message);
-    return;
-  }
+  // Overdue: kept from others, but for one that reserved what comes after; that one waits (Slices::start).
+  reserve::Claim longer = *own;
+  longer.end_ns = now_ns() + kMinute;
+  if (own->end_ns <= now_ns() && claim(longer)) return;
+  if (!claim(*own)) log_error("slice {} overlaps with another one", id);
+}
+
+bool Core::claim(const reserve::Claim& claim) {
+  auto next = snapshot_.with_claim(claim);
+  if (!next) return false;
   snapshot_ = *std::move(next);
-  claims_[id] = *claim;
+  claims_[claim.id] = claim;
+  return true;
 }
 
 void Core::extend_overdue_claims() {
@@ -140,6 +150,19 @@ reserve::Snapshot Core::snapshot_without_suspects() const {
       out = out.with_out_of_use(*index, "it lost a node a moment ago");
   }
   return out;
+}
+
+reserve::Snapshot Core::snapshot_without_share(const std::string& slice, const std::string& host) const {
+  reserve::Snapshot out = snapshot_without_suspects();
+  const auto own = claims_.find(slice);
+  const auto index = fleet().find_host(host);
+  if (own == claims_.end() || !index) return out;
+  out = out.without_claim(own->second);
+  reserve::Claim rest = own->second;
+  std::erase_if(rest.hosts, [&](const reserve::HostGpus& part) { return part.host == *index; });
+  if (rest.hosts.empty()) return out;
+  auto next = out.with_claim(rest);
+  return next ? *std::move(next) : snapshot_without_suspects();
 }
 
 const ledger::Vm* live_vm(const ledger::State& state, const ledger::Slice& slice, const std::string& host) {

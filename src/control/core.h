@@ -65,6 +65,8 @@ class Core {
   /// snapshot() without hosts that lost a node within the last 30 s: for new placements while there are
   /// others.
   reserve::Snapshot snapshot_without_suspects() const;
+  /// The same, with the host itself back in the pool as far as this slice holds it: for a slice that lost it.
+  reserve::Snapshot snapshot_without_share(const std::string& slice, const std::string& host) const;
   void suspect_host(const std::string& host);
 
   // What is worth looking at on each step: not ended, or with something left to clean up.
@@ -75,6 +77,7 @@ class Core {
 
  private:
   void refresh_slice(const std::string& id);
+  bool claim(const reserve::Claim& claim);
   void refresh_job(const std::string& id);
   void refresh_drain(const std::string& host);
 

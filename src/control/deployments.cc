@@ -46,8 +46,10 @@ Status Deployments::create(const DeploySpec& spec) {
                             did_you_mean(spec.model, model_names(core_.state()))));
   }
   const ledger::ModelRegistered& version = model->second.back();
+  TH_RETURN_IF_ERROR(check_one_host(spec));
   request::JobSpec job;
-  job.name = spec.name, job.slice = spec.slice, job.gpus = spec.gpus, job.retries = kServeRetries;
+  job.name = spec.name, job.slice = spec.slice ? spec.slice : slice_of_model(version.job, spec.gpus);
+  job.gpus = spec.gpus, job.retries = kServeRetries;
   job.stage["model"] = version.path;
   job.command = serve_command(spec.name, 0);
   TH_RETURN_IF_ERROR(request::validate(job));
@@ -56,6 +58,48 @@ Status Deployments::create(const DeploySpec& spec) {
   core_.stage(ledger::DeploymentCreated{spec.name, version.name, version.version, submitted.slice, id,
                                         spec.tokens_per_minute});
   return {};
+}
+
+/// A replica is one process, so one host has to have its GPUs.
+Status Deployments::check_one_host(const DeploySpec& spec) const {
+  int64_t most = 0;
+  const ledger::Slice* slice = spec.slice ? core_.state().find_slice(*spec.slice) : nullptr;
+  if (spec.slice && !slice) return {};  // Jobs::submit says so
+  if (slice) {
+    for (const ledger::Share& share : slice->terms.hosts) most = std::max(most, share.gpus);
+  } else {
+    for (const fleet::Host& host : core_.fleet().hosts()) most = std::max<int64_t>(most, host.gpus);
+  }
+  if (spec.gpus <= most) return {};
+  return fail(
+      Code::kUnsatisfiable,
+      fmt::format("deployment '{}' asks for {} GPUs on one node, and a host of {} has {}; ask for at most {}",
+                  spec.name, spec.gpus,
+                  slice ? "slice '" + slice->terms.name + "'" : "fleet '" + core_.fleet().name() + "'", most,
+                  most));
+}
+
+std::optional<std::string> Deployments::slice_of_model(const std::string& job_id, int64_t gpus) const {
+  const ledger::State& state = core_.state();
+  const auto job = state.jobs.find(job_id);
+  if (job == state.jobs.end()) return std::nullopt;
+  const auto found = state.slices.find(job->second.slice);
+  if (found == state.slices.end() || found->second.state != ledger::SliceState::kReady) return std::nullopt;
+  const ledger::Slice& slice = found->second;
+  std::map<std::string, int64_t> used;  // by VM
+  for (const std::string& id : core_.active_jobs()) {
+    const ledger::Job& other = state.jobs.at(id);
+    if (other.slice != slice.terms.slice) continue;
+    if (other.attempt == 0) return std::nullopt;  // it waits for the GPUs that are free
+    for (const ledger::Rank& rank : other.ranks)
+      used[rank.place.vm] += static_cast<int64_t>(rank.place.gpus.size());
+  }
+  for (const ledger::Share& share : slice.terms.hosts) {
+    const ledger::Vm* vm = live_vm(state, slice, share.host);
+    if (vm && vm->state == ledger::VmState::kReady && vm->gpus - used[vm->id] >= gpus)
+      return slice.terms.slice;
+  }
+  return std::nullopt;
 }
 
 Status Deployments::stop(const std::string& name, const std::string& reason) {

@@ -22,7 +22,9 @@ class Deployments {
  public:
   Deployments(Core& core, Jobs& jobs);
 
-  /// Errors: kInvalidArgument (name), kNotFound (model, slice), kAlreadyExists, those of Jobs::submit.
+  /// Without a slice: the one that the model's job ran in, if it is still there with as many free GPUs on one
+  /// node, else one of its own. Errors: kInvalidArgument (name), kNotFound (model, slice), kAlreadyExists,
+  /// kUnsatisfiable (no host has as many GPUs), those of Jobs::submit.
   Status create(const DeploySpec& spec);
   Status stop(const std::string& name, const std::string& reason);
   /// Follows the serving jobs.
@@ -45,6 +47,8 @@ class Deployments {
     int64_t have_generation = 0, deadline_ns = 0;
   };
   void ready(const std::string& job, const std::string& url);
+  Status check_one_host(const DeploySpec& spec) const;
+  std::optional<std::string> slice_of_model(const std::string& job, int64_t gpus) const;
 
   Core& core_;
   Jobs& jobs_;

@@ -147,6 +147,7 @@ void Slices::start(const Slice& slice) {
   const std::string& id = slice.terms.slice;
   if (core_.now_ns() < slice.terms.start_ns) return;
   if (slice.vms.empty()) {
+    if (!hosts_are_given_back(slice)) return;
     const std::vector<Share> hosts = slice.terms.hosts;
     for (const Share& share : hosts) request_vm(slice, share);
     return;
@@ -158,7 +159,9 @@ void Slices::start(const Slice& slice) {
       core_.stage(ledger::SliceFailed{id, fmt::format("node {} on host {}: {}", vm.id, vm.host, vm.reason)});
       return;
     }
-    if (vm.state != VmState::kReady && core_.now_ns() - vm.requested_ns > kStartTimeoutNs) {
+    // Nobody could be heard while the controller was away.
+    if (vm.state != VmState::kReady &&
+        core_.now_ns() - std::max(vm.requested_ns, since_ns_) > kStartTimeoutNs) {
       core_.stage(ledger::SliceFailed{id, fmt::format("node {} on host {} did not come up within {}", vm.id,
                                                       vm.host, format_duration(kStartTimeoutNs))});
       return;
@@ -166,6 +169,25 @@ void Slices::start(const Slice& slice) {
     all_ready = all_ready && vm.state == VmState::kReady;
   }
   if (all_ready) core_.stage(ledger::SliceReady{id, {}});
+}
+
+/// Whether a VM of the slice is, or may be, on the host.
+bool Slices::has_vm_on(const Slice& slice, const std::string& host) const {
+  return std::any_of(slice.vms.begin(), slice.vms.end(), [&](const std::string& name) {
+    const Vm& vm = core_.state().vms.at(name);
+    return vm.host == host && vm.state != VmState::kDeleted;
+  });
+}
+
+/// By those who had the slice's hosts before.
+bool Slices::hosts_are_given_back(const Slice& slice) const {
+  const auto& active = core_.active_slices();
+  return std::none_of(active.begin(), active.end(), [&](const std::string& id) {
+    if (id == slice.terms.slice) return false;
+    const Slice& other = core_.state().slices.at(id);
+    return std::any_of(slice.terms.hosts.begin(), slice.terms.hosts.end(),
+                       [&](const Share& share) { return has_vm_on(other, share.host); });
+  });
 }
 
 void Slices::request_vm(const Slice& slice, const Share& share) {
@@ -195,10 +217,13 @@ void Slices::repair(const Slice& slice) {
   request.duration_ns = slice.terms.end_ns - core_.now_ns();
   reserve::Policy policy;
   policy.find_changes = false;
-  auto plan = reserve::decide(core_.snapshot_without_suspects(), request, policy, core_.now_ns());
+  // Its own host serves again once nothing of the lost VM is left there.
+  const auto snapshot = has_vm_on(slice, share.host) ? core_.snapshot_without_suspects()
+                                                     : core_.snapshot_without_share(id, share.host);
+  auto plan = reserve::decide(snapshot, request, policy, core_.now_ns());
   if (!plan) {
     repair_notes_[id] =
-        fmt::format("no other host can take the place of {} now: {}", share.host, plan.error().text);
+        fmt::format("no host can take the place of {} now: {}", share.host, plan.error().text);
     return;
   }
   const std::vector<Share> replacement = shares_of(*plan, core_.fleet());
@@ -228,7 +253,9 @@ bool Slices::jobs_left(const std::string& slice) const {
 
 void Slices::create_requested(const Slice& slice) {
   const std::string id = slice.terms.slice;
-  if (creating_.count(id)) return;
+  // What was asked for and is not wanted any more is removed, whether it was made or not.
+  if (creating_.count(id) || (slice.state != SliceState::kStarting && slice.state != SliceState::kReady))
+    return;
   cloud::CreateVms request;
   std::vector<std::string> names;
   for (const std::string& name : slice.vms) {

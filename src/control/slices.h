@@ -20,7 +20,7 @@ struct Offer {
 
 class Slices {
  public:
-  explicit Slices(Core& core) : core_(core) {}
+  explicit Slices(Core& core) : core_(core), since_ns_(core.now_ns()) {}
 
   /// What a slice would be, now or at its earliest; `reservations`: of those who asked earlier. Nothing is
   /// kept.
@@ -57,8 +57,11 @@ class Slices {
   void delete_unwanted(const ledger::Slice& slice);
   void request_vm(const ledger::Slice& slice, const ledger::Share& share);
   bool jobs_left(const std::string& slice) const;
+  bool has_vm_on(const ledger::Slice& slice, const std::string& host) const;
+  bool hosts_are_given_back(const ledger::Slice& slice) const;
 
   Core& core_;
+  int64_t since_ns_;                         // start of this controller
   std::set<std::string> creating_;           // slices with a create() under way
   std::map<std::string, int64_t> removing_;  // VM → monotonic time before which remove() is not repeated
   std::map<std::string, int64_t> next_repair_ns_;  // slice → monotonic time

@@ -24,6 +24,10 @@ class FakeEnv final : public Env {
 
 class FakeProvider final : public cloud::Provider {
  public:
+  Status check_series(std::string_view series) const override {
+    if (series == "LOCAL") return {};
+    return fail(Code::kUnsatisfiable, "this cloud makes LOCAL only");
+  }
   Result<std::vector<cloud::VmState>> create(const cloud::CreateVms& request, int64_t) override {
     creates.push_back(request.client_token);
     if (!refuse.empty()) return fail(Code::kResourceExhausted, refuse);

@@ -25,6 +25,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kSeries = "LOCAL";
+
 /// For the kernel to end what was killed, and for the removal of files, out of remove()'s time.
 constexpr int64_t kCleanUpNs = 3 * kSecond;
 
@@ -64,6 +66,15 @@ bool remove_cgroup(const fs::path& dir) {
 class LocalProvider final : public Provider {
  public:
   explicit LocalProvider(LocalProviderOptions options) : options_(std::move(options)) {}
+
+  Status check_series(std::string_view series) const override {
+    if (series == kSeries) return {};
+    return fail(
+        Code::kUnsatisfiable,
+        fmt::format("provider 'local' makes shares of this machine, series {} only; {} has to come from "
+                    "another provider; ask for series {}",
+                    kSeries, series, kSeries));
+  }
 
   Result<std::vector<VmState>> create(const CreateVms& request, int64_t timeout_ns) override {
     TH_RETURN_IF_ERROR(check(request));
@@ -131,13 +142,14 @@ class LocalProvider final : public Provider {
  private:
   fs::path folder(std::string_view vm) const { return options_.state_dir / "vms" / vm; }
 
-  static Status check(const CreateVms& request) {
+  Status check(const CreateVms& request) const {
     if (request.vms.empty()) return fail(Code::kInvalidArgument, "a request for VMs names none");
     if (request.client_token.empty())
       return fail(Code::kInvalidArgument, "a request for VMs has no client token");
     std::set<std::string> names;
     for (const VmSpec& spec : request.vms) {
       TH_RETURN_IF_ERROR(check_name(spec.vm, "VM"));
+      TH_RETURN_IF_ERROR(check_series(spec.series));
       if (!names.insert(spec.vm).second) {
         return fail(Code::kInvalidArgument, fmt::format("VM '{}' stands twice in the request", spec.vm));
       }

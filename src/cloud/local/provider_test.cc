@@ -105,6 +105,15 @@ TEST_F(LocalProviderTest, MakesAProcessInASessionOfItsOwn) {
   EXPECT_NE(vms[0].node_token_sha256, vms[1].node_token_sha256);
 }
 
+TEST_F(LocalProviderTest, MakesNoOtherHardwareThanThisMachine) {
+  CreateVms wrong = request("t1", {"a", "b"});
+  wrong.vms[1].series = "ND_A100_v4";
+  auto vms = provider_->create(wrong, kTimeout);
+  ASSERT_FALSE(vms);
+  EXPECT_EQ(vms.error().code, Code::kUnsatisfiable);
+  EXPECT_TRUE(provider_->list(kTimeout).value().empty());
+}
+
 TEST_F(LocalProviderTest, TheSameTokenMakesNothingNew) {
   ASSERT_TRUE(provider_->create(request("t1", {"a"}), kTimeout));
   ProcessId before = process_of("a");
