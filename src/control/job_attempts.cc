@@ -202,8 +202,9 @@ void Jobs::attempt_failed(const Job& job, const launch::GangChanged& changed) {
   if (const StoredLine* last = output_.last(changed.job, "progress", changed.attempt)) {
     ended.last_step = std::max<int64_t>(0, last->step);
     ended.lost_steps = std::max<int64_t>(0, ended.last_step - job.checkpoint_step);
-    ended.reason += fmt::format("; {} steps lost (it had reached step {}, the last checkpoint is of step {})",
-                                ended.lost_steps, ended.last_step, job.checkpoint_step);
+    ended.reason +=
+        fmt::format("; at least {} steps lost (it had reached step {}, the last checkpoint is of step {})",
+                    ended.lost_steps, ended.last_step, job.checkpoint_step);
   }
   log_warn("{}: attempt {}: {}", changed.job, changed.attempt, ended.reason);
   core_.stage(std::move(ended));

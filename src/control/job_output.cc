@@ -17,7 +17,9 @@ namespace th::control {
 namespace {
 
 constexpr size_t kFollowBytes = 32 << 10;
-constexpr size_t kMaxLinesInMemory = 200'000;
+constexpr size_t kMaxLinesInMemory = 200'000;  // of a job
+constexpr size_t kMaxJobsInMemory = 100;  // more, and those that have ended are read again when asked for
+constexpr size_t kMaxFollowers = 1'000;
 
 Result<UniqueFd> open_for_append(const std::filesystem::path& path) {
   std::error_code ignored;
@@ -80,6 +82,7 @@ Status JobOutput::restore(const std::string& job) {
     const auto attempt = get_int(*row, "attempt"), line_no = get_int(*row, "line_no");
     if (!attempt || !line_no) break;
     lines.push_back(stored_line(*attempt, *line_no, (*row)["line"]));
+    if (lines.size() > kMaxLinesInMemory) lines.erase(lines.begin(), lines.begin() + kMaxLinesInMemory / 4);
   }
   if (good < text->size() && ::truncate(path.c_str(), static_cast<off_t>(good)) != 0) {
     return fail(errno_error(path.string(), errno));
@@ -152,11 +155,18 @@ Result<std::string> JobOutput::read_log(const node::TaskId& task, int64_t offset
 }
 
 void JobOutput::follow(http::Stream stream, std::string job, int attempt, int rank, int64_t offset) {
+  if (followers_.size() >= kMaxFollowers) return stream.close();
   const bool fixed = attempt > 0;
   followers_.push_back({std::move(stream), {std::move(job), attempt, rank}, fixed, offset});
 }
 
 void JobOutput::pump(const ledger::State& state) {
+  if (metrics_.size() > kMaxJobsInMemory) {
+    std::erase_if(metrics_, [&](const auto& item) {
+      const auto job = state.jobs.find(item.first);
+      return job == state.jobs.end() || job->second.ended();
+    });
+  }
   std::erase_if(followers_, [&](Follower& follower) {
     if (pump_one(follower, state)) return false;
     follower.stream.close();

@@ -1,7 +1,10 @@
 #include "control/loop.h"
 
 #include <chrono>
+#include <exception>
 #include <utility>
+
+#include "base/log.h"
 
 namespace th::control {
 
@@ -20,6 +23,19 @@ void Loop::post_result(std::function<void()> task) {
   wake_.notify_one();
 }
 
+namespace {
+
+/// What a library throws (no memory, mostly) costs one task and not the program.
+void run_guarded(const std::function<void()>& task) {
+  try {
+    task();
+  } catch (const std::exception& problem) {
+    log_error("a task was given up: {}", problem.what());
+  }
+}
+
+}  // namespace
+
 void Loop::run(const std::function<void()>& after_batch, int period_ms) {
   while (true) {
     std::deque<std::function<void()>> batch;
@@ -30,8 +46,8 @@ void Loop::run(const std::function<void()>& after_batch, int period_ms) {
       if (stopping_) return;
       batch.swap(queue_);
     }
-    for (auto& task : batch) task();
-    after_batch();
+    for (auto& task : batch) run_guarded(task);
+    run_guarded(after_batch);
   }
 }
 
@@ -68,7 +84,15 @@ void Workers::serve(const std::stop_token& stop) {
       work = std::move(queue_.front());
       queue_.pop_front();
     }
-    loop_.post_result(work());
+    // Without a result what waits for it would wait for ever, so what throws is tried again.
+    for (std::function<void()> result; !stop.stop_requested() && !result;) {
+      run_guarded([&] { result = work(); });
+      if (result) {
+        loop_.post_result(std::move(result));
+      } else {
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+      }
+    }
   }
 }
 
