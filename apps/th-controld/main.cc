@@ -35,6 +35,11 @@ int main(int argc, char** argv) {
 
   th::init_log("th-controld");
   signal(SIGPIPE, SIG_IGN);
+  // Whoever started us may have blocked them.
+  sigset_t ours;
+  sigemptyset(&ours);
+  sigaddset(&ours, SIGTERM), sigaddset(&ours, SIGINT);
+  sigprocmask(SIG_UNBLOCK, &ours, nullptr);
   if (::pipe2(wake_pipe, O_CLOEXEC) != 0) return 1;
   signal(SIGTERM, on_signal);
   signal(SIGINT, on_signal);

@@ -102,10 +102,13 @@ void Api::add(http::Router& router, const char* method, const char* pattern, Rol
 
 void Api::read(http::Router& router, const char* pattern, Read handler, Role role) {
   add(router, "GET", pattern, role,
-      [handler = std::move(handler)](Controller& c, const http::Request& request,
-                                     const http::Responder& responder) {
+      [role, handler = std::move(handler)](Controller& c, const http::Request& request,
+                                           const http::Responder& responder) {
         Result<Json> body = handler(c, request);
-        body ? responder.send(*body) : responder.fail(body.error());
+        if (!body) return responder.fail(body.error());
+        if (!c.core.ledger().has_staged() || role == Role::kAnyone) return responder.send(*body);
+        // It tells of events that are staged: it is told when they are durable.
+        c.core.after_commit([responder, body] { responder.send(*body); });
       });
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
@@ -41,8 +42,14 @@ Result<ledger::UsageRecord> usage_record(const Json& json) {
   return out;
 }
 
+/// A job's spec may be as long as a request: it is left out.
 std::string event_data(const ledger::Entry& entry) {
-  const std::string fields = ledger::event_to_json(entry.event);
+  std::string fields = ledger::event_to_json(entry.event);
+  if (const auto* job = std::get_if<ledger::JobSubmitted>(&entry.event)) {
+    ledger::JobSubmitted brief = *job;
+    brief.spec.clear();
+    fields = ledger::event_to_json(brief);
+  }
   const std::string time = "{\"time_ns\":" + std::to_string(entry.time_ns);
   return fields == "{}" ? time + "}" : time + "," + fields.substr(1);
 }
@@ -115,15 +122,21 @@ void Api::add_event_routes(http::Router& router) {
         if (streams_.size() >= kMaxEventStreams) {
           return responder.fail({Code::kResourceExhausted, "256 event streams are open; close one first"});
         }
-        http::Stream stream = responder.event_stream();
         const std::string last = request.header("Last-Event-ID").value_or("");
+        int64_t after = 0;
+        const auto [end, problem] = std::from_chars(last.data(), last.data() + last.size(), after);
+        const bool is_id = problem == std::errc() && end == last.data() + last.size() && after >= 0;
+        if (!last.empty() && !is_id) {
+          return responder.fail(
+              {Code::kInvalidArgument, "Last-Event-ID: want the id of an event, got '" + last + "'"});
+        }
+        http::Stream stream = responder.event_stream();
         if (!last.empty()) {
-          const Status sent = c.core.ledger().read(
-              std::strtoll(last.c_str(), nullptr, 10), [&](const ledger::Entry& entry) -> Status {
-                const bool taken =
-                    stream.event(event_data(entry), ledger::kind_of(entry.event), std::to_string(entry.seq));
-                return taken ? Status() : fail(Code::kCancelled, "the reader is too slow or gone");
-              });
+          const Status sent = c.core.ledger().read(after, [&](const ledger::Entry& entry) -> Status {
+            const bool taken =
+                stream.event(event_data(entry), ledger::kind_of(entry.event), std::to_string(entry.seq));
+            return taken ? Status() : fail(Code::kCancelled, "the reader is too slow or gone");
+          });
           if (!sent) return stream.close();
         }
         streams_.push_back(stream);

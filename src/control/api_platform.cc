@@ -70,6 +70,8 @@ void Api::add_slice_routes(http::Router& router) {
   // Asking changes nothing, so it is no command and leaves no answer behind.
   add(router, "POST", "/api/v1/offers", Role::kUser,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
+        if (request.body.size() > kMaxBodyBytes)
+          return responder.send(error_json({Code::kInvalidArgument, "body: at most 1 MiB is taken"}), 413);
         auto offer = [&]() -> Result<Json> {
           TH_TRY(const Json body, parse_json(request.body, "body"));
           TH_TRY(const request::SliceSpec spec, request::slice_spec_from_json(body));

@@ -8,7 +8,7 @@ namespace th::gateway {
 
 namespace {
 
-constexpr int64_t kMaxTokens = int64_t{1} << 40;
+constexpr int64_t kMaxTokens = 1'000'000'000;  // as the controller takes in a usage record
 
 /// The text of a choice of a chunk; empty when there is none.
 std::string text_of(const Json& choice) {
