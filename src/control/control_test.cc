@@ -343,5 +343,56 @@ TEST_F(ControlTest, ClosingStartsNothingOnWhatItFrees) {
   EXPECT_EQ(w->job(pending).state, JobState::kPending) << "left for the next start";
 }
 
+TEST_F(ControlTest, CommandsThatWaitTogetherAreOneCommit) {
+  w->settle();
+  const int before = w->appends;
+  int answered = 0;
+  for (const char* name : {"a", "b", "c"}) {
+    ASSERT_TRUE(w->c->slices.hold({name, 2, "LOCAL", kHour, 0, {}}, w->c->jobs.reservations()));
+    w->c->core.after_commit([&] { ++answered; });
+  }
+  ASSERT_TRUE(w->step());
+  EXPECT_EQ(answered, 3);
+  EXPECT_EQ(w->appends - before, 1);
+}
+
+TEST_F(ControlTest, TheScrapeShowsWhatThereIs) {
+  w->ready_slice("demo", 4);
+  const std::string text = prometheus_text(*w->c);
+  for (const char* line :
+       {"\nthunderhead_gpus 8\n", "\nthunderhead_gpus_used 4\n", "\nthunderhead_slices{state=\"ready\"} 1\n",
+        "\nthunderhead_nodes{state=\"ready\"} 2\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+TEST_F(ControlTest, AfterAStartATimeLimitWaitsForWhatTheNodesSay) {
+  w->ready_slice("demo", 4);
+  request::JobSpec spec;
+  spec.name = "train", spec.slice = "demo", spec.gpus = 4, spec.duration_ns = kMinute,
+  spec.command = {"true"};
+  const std::string id = *w->c->jobs.submit(spec, "batch");
+  w->settle();
+  w->report(node::TaskState::kRunning);
+  w->pass(59 * kSecond);
+  w->restart();
+  w->pass(2 * kSecond);
+  w->settle();
+  EXPECT_FALSE(w->job(id).cancelling()) << "no node was heard yet";
+  w->report(node::TaskState::kExited, 0);
+  w->report(node::TaskState::kRunning);
+  EXPECT_EQ(w->job(id).state, JobState::kSucceeded);
+}
+
+TEST_F(ControlTest, ACheckpointWhoseLineIsStoredIsKnownAfterARestart) {
+  w->ready_slice("demo", 4);
+  const std::string id = w->submit("demo", 4);
+  node::MetricsLine line;
+  line.id.job = id, line.line_no = 1, line.line = R"({"event":"checkpoint","step":50})";
+  ASSERT_TRUE(w->c->output.add_metrics(line));
+  w->restart();
+  EXPECT_EQ(w->job(id).checkpoint_step, 50);
+}
+
 }  // namespace
 }  // namespace th::control

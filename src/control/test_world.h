@@ -62,9 +62,10 @@ class FakeProvider final : public cloud::Provider {
 /// Fails while `broken`.
 class FlakyStore final : public ledger::Store {
  public:
-  FlakyStore(std::shared_ptr<ledger::Store> inner, const bool& broken)
-      : inner_(std::move(inner)), broken_(broken) {}
+  FlakyStore(std::shared_ptr<ledger::Store> inner, const bool& broken, int& appends)
+      : inner_(std::move(inner)), broken_(broken), appends_(appends) {}
   Status append(const ledger::Batch& batch) override {
+    ++appends_;
     if (broken_) return fail(Code::kNoSpace, "disk full");
     return inner_->append(batch);
   }
@@ -79,6 +80,7 @@ class FlakyStore final : public ledger::Store {
  private:
   std::shared_ptr<ledger::Store> inner_;
   const bool& broken_;
+  int& appends_;
 };
 
 /// Two leaves of one rack of two hosts each, two GPUs a host: l0r0h0, l0r0h1, l1r0h0, l1r0h1.
@@ -110,6 +112,7 @@ class World {
   FakeEnv env;
   FakeProvider provider;
   bool disk_full = false;
+  int appends = 0;  // to the ledger's store
   std::vector<Work> work;
   std::unique_ptr<Controller> c;
 

@@ -17,7 +17,7 @@ void World::restart() {
   c.reset();
   env.now_ns += kSecond;
   launcher_.emplace(env.now_ns);
-  ledger_ = *ledger::Ledger::open(std::make_unique<FlakyStore>(log_, disk_full), env);
+  ledger_ = *ledger::Ledger::open(std::make_unique<FlakyStore>(log_, disk_full, appends), env);
   c = *Controller::start({env, *ledger_, fleet_, provider, *launcher_, *registry_, dir_,
                           [this](Work w) { work.push_back(std::move(w)); }});
 }
