@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <boost/crc.hpp>
@@ -102,6 +103,14 @@ Status set_aside(const std::filesystem::path& path) {
   log_error("usage journal {}: its header is damaged; it is kept as {}, and its records are not counted",
             path.string(), aside.string());
   return {};
+}
+
+/// Whether `path` still names the open file.
+bool is_file(int fd, const std::filesystem::path& path) {
+  struct stat open {
+  }, named{};
+  return ::fstat(fd, &open) == 0 && ::stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev &&
+         open.st_ino == named.st_ino;
 }
 
 }  // namespace
@@ -302,7 +311,9 @@ Status UsageJournal::compact() {
   JournalScan scan = scan_journal(encode_journal_header(id_, 1) + rest);
   std::string header =
       encode_journal_header(id_, scan.records.empty() ? next_seq_ : scan.records.front().seq);
-  TH_RETURN_IF_ERROR(write_file_durable(path_, header + rest, 0600));
+  const Status written = write_file_durable(path_, header + rest, 0600);
+  // An error of its last step comes after the rename: the file is then the new one all the same.
+  if (!written && is_file(fd_.get(), path_)) return written;
   acked_bytes_ = header.size();
   durable_bytes_ = header.size() + rest.size();
   return reopen();
