@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <thread>
 
 #include "base/text.h"
@@ -140,6 +141,31 @@ TEST_F(ApiTest, EventsResumeOnlyFromAnId) {
   ASSERT_TRUE(refused);
   EXPECT_EQ(refused->status, 400);
   EXPECT_THAT(refused->body, HasSubstr("got '7x'"));
+}
+
+TEST_F(ApiTest, EventsResumeInOrderAndWithoutGaps) {
+  ASSERT_EQ(call("POST", "/api/v1/slices", kSlice).status, 200);
+  auto ids_after = [&](const std::string& last) {
+    std::thread end([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      loop_.post([&] { api_.close_streams(); });
+    });
+    http::Call resume;
+    resume.url = "http://127.0.0.1:" + std::to_string(server_->port()) + "/api/v1/events";
+    resume.headers = {{"Authorization", "Bearer admin-key"}, {"Last-Event-ID", last}};
+    auto response = http::fetch(resume);
+    end.join();
+    std::vector<int64_t> ids;
+    std::istringstream lines(response ? response->body : "");
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with("id: ")) ids.push_back(std::stoll(line.substr(4)));
+    }
+    return ids;
+  };
+  // Four events of keys, and the slice's.
+  EXPECT_THAT(ids_after("0"), ::testing::ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_THAT(ids_after("3"), ::testing::ElementsAre(4, 5));
+  EXPECT_THAT(ids_after("5"), ::testing::IsEmpty());
 }
 
 TEST_F(ApiTest, UsageIsTakenOnce) {
