@@ -85,14 +85,12 @@ void Workers::serve(const std::stop_token& stop) {
       queue_.pop_front();
     }
     // Without a result what waits for it would wait for ever, so what throws is tried again.
-    for (std::function<void()> result; !stop.stop_requested() && !result;) {
+    std::function<void()> result;
+    while (!result && !stop.stop_requested()) {
       run_guarded([&] { result = work(); });
-      if (result) {
-        loop_.post_result(std::move(result));
-      } else {
-        std::this_thread::sleep_for(std::chrono::seconds(1));
-      }
+      if (!result) std::this_thread::sleep_for(std::chrono::seconds(1));
     }
+    if (result) loop_.post_result(std::move(result));
   }
 }
 
