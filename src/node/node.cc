@@ -27,6 +27,7 @@
 #include "node/mailbox.h"
 #include "node/memory_limit.h"
 #include "node/rank.h"
+#include "node/spawn.h"
 #include "node/validate.h"
 
 namespace th::node {
@@ -99,16 +100,6 @@ class Node {
   http::Client probes_{1};
   std::map<std::string, Stage> stages_;  // by attempt; after mailbox_, which its workers post to
 };
-
-UniqueFd block_signals() {
-  sigset_t set;
-  sigemptyset(&set);
-  for (int signal : {SIGTERM, SIGINT, SIGCHLD}) sigaddset(&set, signal);
-  sigprocmask(SIG_BLOCK, &set, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
-  ::signal(SIGHUP, SIG_IGN);
-  return UniqueFd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-}
 
 Node::Node(const NodeConfig& config, std::optional<User> user)
     : config_(config),

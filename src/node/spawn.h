@@ -37,4 +37,8 @@ inline constexpr int kJobFd = 3;
 /// process).
 Result<pid_t> spawn(const SpawnSpec& spec);
 
+/// SIGTERM, SIGINT and SIGCHLD come by the descriptor that is returned, SIGPIPE and SIGHUP not at all.
+/// spawn() undoes this for its child.
+UniqueFd block_signals();
+
 }  // namespace th::node
