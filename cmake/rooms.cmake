@@ -98,5 +98,6 @@ function(th_app name)
     list(APPEND deps ${dep_target})
   endforeach()
   add_executable(${name} ${sources})
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # glue; what has to be fast lies in the rooms
   target_link_libraries(${name} PRIVATE ${deps})
 endfunction()
