@@ -1,5 +1,5 @@
 # Thunderhead. Each target installs what it needs (Debian 12), asks nothing, and can be run alone.
-#   make demo        build, then the main job: a slice, a training gang, a model served; two to three minutes after the build
+#   make demo        build, then the main job: a slice, a training gang, a model served; about two minutes after the build
 #   make test        build everything and run every test
 #   make build       the programs, in build/release
 #   make fuzz        a minute of every fuzz target under address sanitizer (installs clang)
