@@ -22,13 +22,6 @@ Status write_all(int fd, std::string_view content, const std::filesystem::path& 
   return {};
 }
 
-Status sync_folder(const std::filesystem::path& folder) {
-  UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd || ::fsync(fd.get()) != 0)
-    return fail(errno_error(fmt::format("syncing {}", folder.string()), errno));
-  return {};
-}
-
 Status write_temporary(const std::filesystem::path& temporary, std::string_view content, int mode) {
   UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
   if (!fd) return fail(errno_error(fmt::format("opening {}", temporary.string()), errno));
@@ -58,6 +51,13 @@ Result<std::string> read_file(const std::filesystem::path& path, size_t max_byte
                                                       path.string(), max_bytes));
     }
   }
+}
+
+Status sync_folder(const std::filesystem::path& folder) {
+  UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd || ::fsync(fd.get()) != 0)
+    return fail(errno_error(fmt::format("syncing {}", folder.string()), errno));
+  return {};
 }
 
 Status write_file_durable(const std::filesystem::path& path, std::string_view content, int mode) {

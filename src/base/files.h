@@ -16,6 +16,9 @@ Result<std::string> read_file(const std::filesystem::path& path, size_t max_byte
 /// permission bits. Errors: kNoSpace, kPermissionDenied, kInternal; the old file is then intact.
 Status write_file_durable(const std::filesystem::path& path, std::string_view content, int mode = 0644);
 
+/// Makes what was created, renamed or removed in `folder` survive a crash of the machine. Errors: as above.
+Status sync_folder(const std::filesystem::path& folder);
+
 /// An advisory lock (flock) on `path`, held until destroyed. A second holder gets kAlreadyExists with the pid
 /// of the first.
 class FileLock {

@@ -36,17 +36,6 @@ ConfigSnapshot read_kept(const std::filesystem::path& path) {
   return nullptr;
 }
 
-Json to_json(const UsageRecord& record) {
-  return {{"seq", record.seq},
-          {"time_ns", record.time_ns},
-          {"key_id", record.key_id},
-          {"deployment", record.deployment},
-          {"prompt_tokens", record.prompt_tokens},
-          {"completion_tokens", record.completion_tokens},
-          {"latency_ns", record.latency_ns},
-          {"status", record.status}};
-}
-
 }  // namespace
 
 Result<std::unique_ptr<ControllerLink>> ControllerLink::open(ControllerLinkOptions options,

@@ -115,16 +115,18 @@ bool is_file(int fd, const std::filesystem::path& path) {
 
 }  // namespace
 
-std::string encode_record(const UsageRecord& record) {
-  return encode_line({{"seq", record.seq},
-                      {"time_ns", record.time_ns},
-                      {"key_id", record.key_id},
-                      {"deployment", record.deployment},
-                      {"prompt_tokens", record.prompt_tokens},
-                      {"completion_tokens", record.completion_tokens},
-                      {"latency_ns", record.latency_ns},
-                      {"status", record.status}});
+Json to_json(const UsageRecord& record) {
+  return {{"seq", record.seq},
+          {"time_ns", record.time_ns},
+          {"key_id", record.key_id},
+          {"deployment", record.deployment},
+          {"prompt_tokens", record.prompt_tokens},
+          {"completion_tokens", record.completion_tokens},
+          {"latency_ns", record.latency_ns},
+          {"status", record.status}};
 }
+
+std::string encode_record(const UsageRecord& record) { return encode_line(to_json(record)); }
 
 std::string encode_journal_header(std::string_view id, int64_t first_seq) {
   return encode_line({{"journal", std::string(id)}, {"first_seq", first_seq}});

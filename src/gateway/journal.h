@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/json.h"
 #include "base/result.h"
 #include "base/units.h"
 
@@ -35,6 +36,8 @@ struct UsageRecord {
   bool operator==(const UsageRecord&) const = default;
 };
 
+/// As the journal keeps it and the controller takes it (docs/protocols.md).
+Json to_json(const UsageRecord& record);
 /// One line with its newline.
 std::string encode_record(const UsageRecord& record);
 std::string encode_journal_header(std::string_view id, int64_t first_seq);

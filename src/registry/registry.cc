@@ -135,12 +135,6 @@ Result<File> copy_in(const fs::path& from, const fs::path& to) {
   return file;
 }
 
-Status sync_folder(const fs::path& folder) {
-  UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd || ::fsync(fd.get()) != 0) return fail(errno_error(folder.string(), errno));
-  return {};
-}
-
 Json manifest_of(const Model& model) {
   Json files = Json::array();
   for (const File& file : model.files) {

@@ -1,8 +1,6 @@
 #include "train/checkpoint.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -29,12 +27,6 @@ std::string shard_name(int rank) { return fmt::format("shard-{:05}.bin", rank); 
 
 std::string_view as_text(std::span<const float> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
-}
-
-Status sync_folder(const fs::path& folder) {
-  UniqueFd fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd || fsync(fd.get()) != 0) return fail(errno_error(folder.string(), errno));
-  return {};
 }
 
 /// "step-000050" → 50.
