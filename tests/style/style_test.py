@@ -30,6 +30,7 @@ MAY_INCLUDE = {
     "serve": ["model", "http"],
     "safety": ["base"],
     "gateway": ["safety", "http"],
+    "sim": ["control", "gateway", "serve", "train"],
 }
 BACKENDS = {"cloud": ["local"], "launch": ["local"], "collective": ["shm"]}
 
