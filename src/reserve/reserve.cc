@@ -294,6 +294,8 @@ std::string_view reason_name(Reason reason) {
       return "power";
     case Reason::kBusy:
       return "busy";
+    case Reason::kTopology:
+      return "topology";
   }
   return "invalid";
 }

@@ -16,8 +16,11 @@
 
 namespace th::reserve {
 
+/// Pack: as near together as it goes. Spread: as few hosts as it goes on any one leaf, then in any one rack.
+enum class Layout { kPack, kSpread };
+
 /// A gang: all of it or nothing. On a fleet's snapshot in whole hosts (gpus is rounded up to them), on a
-/// slice's snapshot in GPUs.
+/// slice's snapshot in GPUs. Leaf switches are counted as the fleet has them (docs/fleet.md).
 struct Request {
   std::string name;
   int64_t gpus = 0;
@@ -25,6 +28,11 @@ struct Request {
   int64_t duration_ns = 0;
   int64_t start_ns = 0;  // not before; 0: now
   std::optional<int64_t> max_microusd_per_gpu_hour;
+  Layout layout = Layout::kPack;
+  int32_t max_switches = 0;   // at most so many leaf switches, or it waits; 0: any number
+  int32_t segment = 0;        // hosts come in blocks of so many, each on one leaf; 0: no blocks
+  int32_t spares = 0;         // hosts held back beside the gang: in each block, or for the whole without them
+  int32_t gpus_per_host = 0;  // on a slice's snapshot: exactly so many on each host; 0: as they fit
 };
 
 Request request_of(const request::SliceSpec& spec);
@@ -34,16 +42,20 @@ struct Policy {
   request::Usage usage;
   std::optional<int64_t> end_by_ns;  // nothing may end later (the slice's end)
   bool find_changes = true;          // false: leave Refusal::changes empty, which is much cheaper
+  int32_t max_group_hosts = 0;       // VMs that one placement group of the cloud holds; 0: no limit
+  bool split_groups = true;          // a larger gang is split over several groups; false: it is refused
 };
 
 struct Plan {
   std::vector<HostGpus> hosts;  // ascending
-  int64_t gpus = 0;             // in `hosts`
+  int64_t gpus = 0;             // in `hosts`, those of the spares too
   int64_t start_ns = 0;
   int64_t end_ns = 0;
   int64_t microusd_per_gpu_hour = 0;
-  int64_t price_microusd = 0;  // of the whole window
-  std::string explanation;     // why there, a sentence
+  int64_t price_microusd = 0;     // of the whole window
+  std::string explanation;        // why there, a sentence
+  std::vector<HostIndex> spares;  // of `hosts`, ascending: held back
+  std::vector<int32_t> groups;    // hosts of each placement group, in the order of `hosts`
 };
 
 Claim claim_of(const Plan& plan, std::string id);
@@ -59,6 +71,7 @@ enum class Reason {
   kDrained,        // hosts out of use are what is missing
   kPower,          // rack power is what is missing
   kBusy,           // claims of others are what is missing
+  kTopology,       // enough is free, but not on so few switches, in such blocks or in one placement group
 };
 
 /// "busy", "power", ... as used in JSON.
