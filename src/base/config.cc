@@ -81,7 +81,7 @@ const char* kind_of(const YAML::Node& node) {
 }  // namespace
 
 Result<Config> Config::parse(std::string_view text, std::string_view file,
-                             std::initializer_list<const char*> known) {
+                             const std::vector<const char*>& known) {
   auto refuse = [&](std::string_view why) {
     return fail(Code::kInvalidArgument, fmt::format("{}: {}", file, why));
   };
@@ -105,7 +105,7 @@ Result<Config> Config::parse(std::string_view text, std::string_view file,
   return config;
 }
 
-Status Config::check_keys(std::initializer_list<const char*> known) const {
+Status Config::check_keys(const std::vector<const char*>& known) const {
   std::vector<std::string> names(known.begin(), known.end());
   std::set<std::string> seen;
   for (const auto& entry : node_->yaml) {

@@ -30,7 +30,7 @@ class Config {
   /// The top mapping; `known` lists the keys that may stand in it. Over 16 MiB, anchors that expand, or
   /// nesting deeper than 32 are refused.
   static Result<Config> parse(std::string_view text, std::string_view file,
-                              std::initializer_list<const char*> known);
+                              const std::vector<const char*>& known);
 
   bool has(const char* key) const;
   Result<std::string> string(const char* key) const;
@@ -59,7 +59,7 @@ class Config {
  private:
   struct Node;
   explicit Config(std::shared_ptr<const Node> node) : node_(std::move(node)) {}
-  Status check_keys(std::initializer_list<const char*> known) const;
+  Status check_keys(const std::vector<const char*>& known) const;
   std::shared_ptr<const Node> node_;
 };
 

@@ -24,7 +24,7 @@ Status as_status(const std::optional<Problem>& problem, const Config& config,
   return config.bad(problem->field, problem->text);
 }
 
-Status check_fields(const Json& body, std::initializer_list<const char*> known) {
+Status check_fields(const Json& body, const std::vector<const char*>& known) {
   if (!body.is_object()) {
     return fail(Code::kInvalidArgument, fmt::format("want a JSON object, got {}", body.type_name()));
   }

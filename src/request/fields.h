@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/config.h"
 #include "base/json.h"
@@ -32,7 +33,7 @@ Status as_status(const std::optional<Problem>& problem, const Config& config,
                  std::initializer_list<FieldName> names);
 
 /// Errors: kInvalidArgument when `body` is not an object or has a field that is not `known`.
-Status check_fields(const Json& body, std::initializer_list<const char*> known);
+Status check_fields(const Json& body, const std::vector<const char*>& known);
 
 /// A missing field (or null) is nullopt. Errors: kInvalidArgument, as get_int and get_string.
 Result<std::optional<int64_t>> optional_int(const Json& body, const char* field);

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "request/fields.h"
+#include "request/job_fields.h"
 #include "request/slice_spec.h"
 
 namespace th::request {
@@ -115,7 +116,10 @@ std::optional<Problem> find_problem(const JobSpec& spec) {
       return problem;
     }
   }
-  return spec.register_as ? name_problem("register", *spec.register_as) : std::nullopt;
+  if (spec.register_as) {
+    if (auto problem = name_problem("register", *spec.register_as)) return problem;
+  }
+  return option_problem(spec);
 }
 
 Result<std::map<std::string, std::string>> text_map(const Json& body, const char* field) {
@@ -169,17 +173,23 @@ Status read_settings(const Config& config, const std::string& folder, JobSpec& s
   if (config.has("register")) {
     TH_TRY(spec.register_as, config.string("register"));
   }
-  return {};
+  return options_from_config(config, spec);
 }
 
 }  // namespace
 
+int64_t num_ranks(const JobSpec& spec) {
+  if (spec.batch || spec.gpu_milli < 1000) return 1;
+  return spec.ntasks > 0 ? spec.ntasks : spec.gpus;
+}
+
 Status validate(const JobSpec& spec) { return as_status(find_problem(spec)); }
 
 Result<JobSpec> parse_job_recipe(std::string_view yaml, std::string_view file, const std::string& folder) {
-  TH_TRY(Config config, Config::parse(yaml, file,
-                                      {"name", "gpus", "slice", "command", "env", "workdir", "retries",
-                                       "time", "memory", "stage", "register", "train"}));
+  std::vector<const char*> known = {"name",    "gpus", "slice",  "command", "env",      "workdir",
+                                    "retries", "time", "memory", "stage",   "register", "train"};
+  known.insert(known.end(), option_names().begin(), option_names().end());
+  TH_TRY(Config config, Config::parse(yaml, file, known));
   JobSpec spec;
   TH_TRY(spec.name, config.string("name"));
   TH_RETURN_IF_ERROR(read_settings(config, folder, spec));
@@ -196,8 +206,10 @@ Result<JobSpec> parse_job_recipe(std::string_view yaml, std::string_view file, c
 }
 
 Result<JobSpec> job_spec_from_json(const Json& body) {
-  TH_RETURN_IF_ERROR(check_fields(body, {"name", "slice", "gpus", "command", "env", "workdir", "retries",
-                                         "duration_ns", "memory_bytes", "files", "stage", "register"}));
+  std::vector<const char*> known = {"name",    "slice",       "gpus",         "command", "env",   "workdir",
+                                    "retries", "duration_ns", "memory_bytes", "files",   "stage", "register"};
+  known.insert(known.end(), option_names().begin(), option_names().end());
+  TH_RETURN_IF_ERROR(check_fields(body, known));
   JobSpec spec;
   TH_TRY(spec.name, get_string(body, "name"));
   TH_TRY(spec.slice, optional_string(body, "slice"));
@@ -211,6 +223,7 @@ Result<JobSpec> job_spec_from_json(const Json& body) {
   TH_TRY(spec.files, text_map(body, "files"));
   TH_TRY(spec.stage, text_map(body, "stage"));
   TH_TRY(spec.register_as, optional_string(body, "register"));
+  TH_RETURN_IF_ERROR(options_from_json(body, spec));
   TH_RETURN_IF_ERROR(validate(spec));
   return spec;
 }
@@ -228,6 +241,7 @@ Json to_json(const JobSpec& spec) {
   body["files"] = Json(spec.files);
   body["stage"] = Json(spec.stage);
   if (spec.register_as) body["register"] = *spec.register_as;
+  options_to_json(spec, body);
   return body;
 }
 
