@@ -77,6 +77,10 @@ Json fleet_json(const Controller& c) {
                       {"accelerator", catalogue[i].accelerator},
                       {"gpus", gpus},
                       {"gpus_per_host", catalogue[i].gpus_per_host},
+                      {"gpu_memory_bytes", catalogue[i].gpu_memory_bytes},
+                      {"gpu_nvlink_bytes_per_s", catalogue[i].gpu_nvlink_bytes_per_s},
+                      {"gpu_infiniband_bit_per_s", catalogue[i].gpu_infiniband_bit_per_s},
+                      {"host_full_w", catalogue[i].host_full_w()},
                       {"microusd_per_gpu_hour", catalogue[i].microusd_per_gpu_hour}});
   }
   return {{"name", fleet.name()},

@@ -94,7 +94,10 @@ TEST(FleetTest, RowsHoldRacks) {
       "switches: [{id: l, tier: leaf}]\n",
       "f.yaml");
   ASSERT_TRUE(fleet.has_value()) << fleet.error().message;
-  EXPECT_EQ(fleet->rack(0).row, "row1");
+  ASSERT_EQ(fleet->rows().size(), 1u);
+  EXPECT_EQ(fleet->row(fleet->rack(0).row).id, "row1");
+  EXPECT_EQ(fleet->row(0).full_w, 70);
+  EXPECT_FALSE(fleet->row(0).can_run_short());  // it has no budget
 }
 
 TEST(FleetTest, RefusalsNameLineAndKey) {
@@ -112,6 +115,11 @@ TEST(FleetTest, RefusalsNameLineAndKey) {
       {"tier: spine", "tier: top", "switches[2].tier: want leaf, spine or core, got 'top'"},
       {"from: leaf2", "from: spine1", "links[1].to: a switch is not linked to itself"},
       {"gbit_per_s: 400", "gbit_per_s: fast", "links[0].gbit_per_s: want an integer"},
+      {"tier: leaf}", "tier: leaf, spine: leaf2}", "switches[0].spine: want a switch of tier spine"},
+      {"tier: spine}", "tier: spine, spine: leaf1}", "switches[2].spine: only a switch of tier leaf"},
+      {"tier: leaf}", "tier: leaf, count: 0}", "switches[0].count: want an integer >= 1"},
+      {"    racks:\n", "    power_budget_w: 0\n    racks:\n",
+       "sites[0].power_budget_w: want an integer >= 1"},
       {"id: r1\n", "id: r/1\n", "sites[0].racks[0].id: "},
   };
   for (const Case& c : cases) {
@@ -141,6 +149,67 @@ TEST(FleetTest, LeafOfTwoSitesIsRefused) {
       "LOCAL}]}]}\n  - {id: b, racks: [{id: r2, power_budget_w: 70, leaf: l, hosts: [{id: h2, series: "
       "LOCAL}]}]}\nswitches: [{id: l, tier: leaf}]\n";
   EXPECT_EQ(error_of(text), "f.yaml:4: sites[1].racks[0].leaf: this leaf has racks of another site");
+}
+
+// Two spines: their leaves are numbered together, whatever the order of the racks.
+const char* kTwoSpines = R"(name: f
+sites:
+  - id: s
+    power_budget_w: 100
+    rows:
+      - id: row1
+        power_budget_w: 140
+        racks:
+          - {id: r1, power_budget_w: 70, leaf: l1, hosts: [{id: h1, series: LOCAL}]}
+          - {id: r3, power_budget_w: 70, leaf: l3, hosts: [{id: h3, series: LOCAL}]}
+      - id: row2
+        racks: [{id: r2, power_budget_w: 70, leaf: l2, hosts: [{id: h2, series: LOCAL}]}]
+switches:
+  - {id: l1, tier: leaf, spine: p1, count: 8}
+  - {id: l2, tier: leaf, spine: p2}
+  - {id: l3, tier: leaf, spine: p1}
+  - {id: p1, tier: spine}
+  - {id: p2, tier: spine}
+links:
+  - {from: l1, to: p1, gbit_per_s: 400}
+  - {from: p2, to: l2, gbit_per_s: 400}
+  - {from: l3, to: p1, gbit_per_s: 400}
+  - {from: p1, to: p2, gbit_per_s: 400}
+)";
+
+std::string two_spines_with(const std::string& from, const std::string& to) {
+  std::string text = kTwoSpines;
+  return text.replace(text.find(from), from.size(), to);
+}
+
+TEST(FleetTest, SpinesRowsAndSitesHaveBudgets) {
+  auto fleet = parse_fleet(kTwoSpines, "f.yaml");
+  ASSERT_TRUE(fleet.has_value()) << fleet.error().message;
+  ASSERT_EQ(fleet->spines().size(), 2u);
+  EXPECT_EQ(fleet->spines()[0].num_leaves, 2);
+  EXPECT_EQ(fleet->host(1).id, "h3");  // l1 and l3 hang on p1
+  EXPECT_EQ(fleet->leaf(2).spine, 1);
+  EXPECT_EQ(fleet->sites()[0].power_budget_w, 100);
+  EXPECT_EQ(fleet->sites()[0].full_w, 210);
+  EXPECT_EQ(fleet->shared_row(0), -1);  // 140 W are enough for both
+  EXPECT_EQ(fleet->switches()[0].count, 8);
+  fleet = parse_fleet(two_spines_with("power_budget_w: 140", "power_budget_w: 139"), "f.yaml");
+  ASSERT_TRUE(fleet.has_value());
+  EXPECT_EQ(fleet->shared_row(0), 0);
+  EXPECT_EQ(fleet->shared_row(1), 0);
+  EXPECT_EQ(fleet->shared_row(2), -1);
+}
+
+TEST(FleetTest, RowsWithBudgetsNestAndSpinesAreLinked) {
+  EXPECT_EQ(error_of(two_spines_with("leaf: l3", "leaf: l2")),
+            "f.yaml:7: sites[0].rows[0].power_budget_w: the racks of this row hang on leaves of more than "
+            "one spine; "
+            "a row with a budget lies below one leaf, or holds whole leaves of one spine");
+  EXPECT_NE(error_of(two_spines_with("leaf: l2", "leaf: l3"))
+                .find("this row has racks of several leaves, and one of those has racks elsewhere"),
+            std::string::npos);
+  EXPECT_EQ(error_of(two_spines_with("from: l3", "from: l1")),
+            "f.yaml:16: switches[2].spine: no link leads to 'p1': add one under links");
 }
 
 TEST(GenerateTest, MakesWhatWasAskedFor) {

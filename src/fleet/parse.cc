@@ -25,8 +25,10 @@ class Reader {
     }
     TH_RETURN_IF_ERROR(read_switches(root));
     TH_RETURN_IF_ERROR(read_links(root));
+    TH_RETURN_IF_ERROR(check_spines());
     TH_RETURN_IF_ERROR(read_sites(root));
     TH_RETURN_IF_ERROR(check_reachable());
+    TH_RETURN_IF_ERROR(check_rows());
     return Fleet(std::move(parts_));
   }
 
@@ -53,7 +55,7 @@ class Reader {
   }
 
   Status read_switches(const Config& root) {
-    TH_TRY(auto list, root.maps("switches", {"id", "tier"}));
+    TH_TRY(auto list, root.maps("switches", {"id", "tier", "spine", "count"}));
     for (const Config& config : list) {
       Switch entry;
       TH_TRY(entry.id, new_id(config, "switch", switch_ids_, parts_.switches.size()));
@@ -64,7 +66,35 @@ class Reader {
         return config.bad("tier", fmt::format("want leaf, spine or core, got '{}'", tier));
       }
       entry.tier = static_cast<SwitchTier>(found - tiers.begin());
+      TH_TRY(int64_t count, config.integer_or("count", 1, {.min = 1, .max = 65'536}));
+      entry.count = static_cast<int32_t>(count);
+      if (config.has("spine") && entry.tier != SwitchTier::kLeaf) {
+        return config.bad("spine", "only a switch of tier leaf hangs on a spine");
+      }
       parts_.switches.push_back(std::move(entry));
+      switch_configs_.push_back(config);
+    }
+    for (size_t i = 0; i < switch_configs_.size(); ++i) {
+      if (!switch_configs_[i].has("spine")) continue;
+      TH_TRY(SwitchIndex spine, find_switch(switch_configs_[i], "spine"));
+      if (parts_.switches[static_cast<size_t>(spine)].tier != SwitchTier::kSpine) {
+        return switch_configs_[i].bad("spine", "want a switch of tier spine, and this is not one");
+      }
+      parts_.switches[i].spine = spine;
+    }
+    return {};
+  }
+
+  Status check_spines() const {
+    for (size_t i = 0; i < parts_.switches.size(); ++i) {
+      auto leaf = static_cast<SwitchIndex>(i);
+      SwitchIndex spine = parts_.switches[i].spine;
+      auto joins = [&](const Link& link) {
+        return (link.a == leaf && link.b == spine) || (link.a == spine && link.b == leaf);
+      };
+      if (spine < 0 || std::ranges::any_of(parts_.links, joins)) continue;
+      return switch_configs_[i].bad("spine", fmt::format("no link leads to '{}': add one under links",
+                                                         parts_.switches[static_cast<size_t>(spine)].id));
     }
     return {};
   }
@@ -84,25 +114,38 @@ class Reader {
   }
 
   Status read_sites(const Config& root) {
-    TH_TRY(auto list, root.maps("sites", {"id", "racks", "rows"}));
+    TH_TRY(auto list, root.maps("sites", {"id", "power_budget_w", "racks", "rows"}));
     if (list.empty()) return root.bad("sites", "a fleet has at least one site");
     for (const Config& config : list) {
       auto site = static_cast<SiteIndex>(parts_.sites.size());
       TH_TRY(std::string id, new_id(config, "site", site_ids_, parts_.sites.size()));
-      parts_.sites.push_back({std::move(id)});
+      TH_TRY(int64_t budget_w, read_budget(config));
+      parts_.sites.push_back({.id = std::move(id), .power_budget_w = budget_w});
       size_t racks_before = parts_.racks.size();
-      TH_RETURN_IF_ERROR(read_racks(config, site, ""));
-      TH_TRY(auto rows, config.maps("rows", {"id", "racks"}));
+      TH_RETURN_IF_ERROR(read_racks(config, site, -1));
+      TH_TRY(auto rows, config.maps("rows", {"id", "power_budget_w", "racks"}));
       for (const Config& row : rows) {
-        TH_TRY(std::string row_id, new_id(row, "row", row_ids_, row_ids_.size()));
-        TH_RETURN_IF_ERROR(read_racks(row, site, row_id));
+        auto row_index = static_cast<RowIndex>(parts_.rows.size());
+        Row entry;
+        entry.site = site;
+        TH_TRY(entry.id, new_id(row, "row", row_ids_, row_ids_.size()));
+        TH_TRY(entry.power_budget_w, read_budget(row));
+        parts_.rows.push_back(std::move(entry));
+        row_configs_.push_back(row);
+        TH_RETURN_IF_ERROR(read_racks(row, site, row_index));
       }
       if (parts_.racks.size() == racks_before) return config.bad("racks", "a site has at least one rack");
     }
     return {};
   }
 
-  Status read_racks(const Config& parent, SiteIndex site, const std::string& row) {
+  /// Of a row or a site; 0 without one.
+  static Result<int64_t> read_budget(const Config& config) {
+    if (!config.has("power_budget_w")) return 0;
+    return config.integer("power_budget_w", {.min = 1, .max = kMaxWatts});
+  }
+
+  Status read_racks(const Config& parent, SiteIndex site, RowIndex row) {
     TH_TRY(auto list, parent.maps("racks", {"id", "power_budget_w", "cooling_w", "leaf", "hosts"}));
     for (const Config& config : list) {
       Rack rack;
@@ -167,10 +210,29 @@ class Reader {
     return {};
   }
 
+  /// Places are counted level by level, which needs levels that nest.
+  Status check_rows() const {
+    std::vector<int32_t> leaf_of, row_of, spine_of;
+    for (const Rack& rack : parts_.racks) {
+      leaf_of.push_back(rack.leaf_switch);
+      row_of.push_back(rack.row);
+    }
+    for (const Switch& entry : parts_.switches) spine_of.push_back(entry.spine);
+    for (size_t i = 0; i < parts_.rows.size(); ++i) {
+      if (parts_.rows[i].power_budget_w == 0) continue;
+      std::string problem = row_nesting_problem(static_cast<RowIndex>(i), leaf_of, row_of, spine_of);
+      if (problem.empty()) continue;
+      return row_configs_[i].bad(
+          "power_budget_w",
+          problem + "; a row with a budget lies below one leaf, or holds whole leaves of one spine");
+    }
+    return {};
+  }
+
   FleetParts parts_;
   Ids switch_ids_, site_ids_, row_ids_, rack_ids_, host_ids_;
   std::map<SwitchIndex, SiteIndex> site_of_leaf_;
-  std::vector<Config> rack_configs_;
+  std::vector<Config> switch_configs_, row_configs_, rack_configs_;
   std::vector<int32_t> islands_;  // a switch one nearer to the root of its island
 };
 
