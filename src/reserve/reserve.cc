@@ -296,6 +296,16 @@ std::string_view reason_name(Reason reason) {
       return "busy";
     case Reason::kTopology:
       return "topology";
+    case Reason::kPriority:
+      return "priority";
+    case Reason::kReservation:
+      return "reservation";
+    case Reason::kLimit:
+      return "limit";
+    case Reason::kBegin:
+      return "begin";
+    case Reason::kPreempting:
+      return "preempting";
   }
   return "invalid";
 }
@@ -304,7 +314,7 @@ Error Refusal::error() const {
   Code code = Code::kFailedPrecondition;
   if (reason == Reason::kInvalid || reason == Reason::kSeriesUnknown) code = Code::kInvalidArgument;
   if (reason == Reason::kNotEnoughGpus) code = Code::kUnsatisfiable;
-  if (reason == Reason::kQuota || reason == Reason::kBudget) code = Code::kResourceExhausted;
+  if (reason == Reason::kQuota || reason == Reason::kBudget || reason == Reason::kLimit) code = Code::kResourceExhausted;
   std::string message = text;
   if (later) message += fmt::format("; earliest start: {}", format_time(later->start_ns));
   if (!changes.empty()) message += fmt::format("; to start then: {}", changes.front().text);

@@ -72,6 +72,11 @@ enum class Reason {
   kPower,          // rack power is what is missing
   kBusy,           // claims of others are what is missing
   kTopology,       // enough is free, but not on so few switches, in such blocks or in one placement group
+  kPriority,       // kept for requests that go before
+  kReservation,    // kept for somebody by a reservation
+  kLimit,          // over what the QOS or the partition allows
+  kBegin,          // not asked for before then
+  kPreempting,     // those that make room are saving their work
 };
 
 /// "busy", "power", ... as used in JSON.
