@@ -20,6 +20,7 @@ using ledger::SliceState;
 constexpr int64_t kDefaultBatchNs = kHour;  // of a slice made for one job that names no time
 constexpr size_t kMaxSpecBytesOfNode = node::kMaxSyncBytes * 3 / 4;
 constexpr int64_t kDefaultServeNs = 24 * kHour;
+constexpr int64_t kPausePerLook = 4;  // a fifth of the loop's time at most goes into the queues
 
 int64_t version_number(const std::string& version) { return std::strtoll(version.c_str(), nullptr, 10); }
 
@@ -147,8 +148,11 @@ void Jobs::step() {
   for (const std::string& id : active) step_job(core_.state().jobs.at(id));
   take_events();
   if (closing_) return;
-  // Queues are looked at again when something changed, and once a second, since time itself frees GPUs.
-  if (planned_version_ == core_.version() && core_.monotonic_ns() - planned_ns_ < kSecond) return;
+  // Queues are looked at again when something changed, and once a second, since time itself frees GPUs; a long look
+  // is followed by a longer pause, so that commands are answered in between.
+  const int64_t since_ns = core_.monotonic_ns() - planned_ns_;
+  if (since_ns < kPausePerLook * look_ns_ || (planned_version_ == core_.version() && since_ns < kSecond)) return;
+  const int64_t begin_ns = core_.monotonic_ns();
   plan_slices();
   std::map<std::string, std::vector<std::string>> queues;
   for (const std::string& id : core_.active_jobs()) {
@@ -159,6 +163,7 @@ void Jobs::step() {
   for (const auto& [slice, queue] : queues) plan_in_slice(core_.state().slices.at(slice), queue);
   planned_version_ = core_.version();
   planned_ns_ = core_.monotonic_ns();
+  look_ns_ = planned_ns_ - begin_ns;
 }
 
 void Jobs::step_job(const Job& job) {

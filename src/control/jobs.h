@@ -81,7 +81,7 @@ class Jobs {
   std::set<std::string> registering_;             // names of models that are being imported: one at a time
   std::set<std::string> refused_;  // tasks of which a line could not be stored, while events are taken
   int64_t planned_version_ = -1;   // Core::version() that the queues were looked at
-  int64_t planned_ns_ = 0;
+  int64_t planned_ns_ = 0, look_ns_ = 0;  // when the last look ended, how long it took
   bool closing_ = false;
 };
 

@@ -180,8 +180,9 @@ Json job_json(Controller& c, const ledger::Job& job) {
                      {"exit_code", rank.exited && rank.exit_code >= 0 ? Json(rank.exit_code) : Json(nullptr)},
                      {"signal", rank.signal ? Json(rank.signal) : Json(nullptr)}});
   }
-  const StoredLine* progress = c.output.last(id, "progress");
-  const StoredLine* result = c.output.last(id, "result");
+  const bool started = job.attempt > 0;  // else nothing was written, and nothing need be looked for
+  const StoredLine* progress = started ? c.output.last(id, "progress") : nullptr;
+  const StoredLine* result = started ? c.output.last(id, "result") : nullptr;
   const Waiting* waiting = c.jobs.waiting(id);
   return {{"id", id},
           {"name", job.submitted.name},

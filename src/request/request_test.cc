@@ -74,6 +74,39 @@ TEST(SliceSpecTest, JsonRefusalsNameTheField) {
   EXPECT_EQ(message_of(slice_spec_from_json(Json::array())), "want a JSON object, got array");
 }
 
+// ND_A100_v4 has 8 GPUs a host.
+TEST(SliceSpecTest, SizesPlacesAndLimits) {
+  auto spec = parse_slice_spec(
+      "name: big\nnodes: 4\nmin_nodes: 2\nseries: ND_A100_v4\ntime: 1h\nstart: now+1hour\ndeadline: "
+      "now+3hours\n"
+      "spares: 1\nspread: true\nswitches: 2\nsegment: 2\nspot: true\nbudget: 100.5\n",
+      "s.yaml", 7 * kHour);
+  ASSERT_TRUE(spec.has_value()) << spec.error().message;
+  EXPECT_EQ(spec->gpus, 32);
+  EXPECT_EQ(spec->min_gpus, 16);
+  EXPECT_EQ(spec->start_ns, 8 * kHour);
+  EXPECT_EQ(spec->deadline_ns, 10 * kHour);
+  EXPECT_TRUE(spec->spread && spec->spot);
+  EXPECT_EQ(spec->spares * 100 + spec->max_switches * 10 + spec->segment, 122);
+  EXPECT_EQ(spec->budget_microusd, 100'500'000);
+  EXPECT_EQ(slice_spec_from_json(to_json(*spec)).value(), *spec);
+
+  Json body = to_json(SliceSpec{"demo", 4, "LOCAL", kHour, 0, {}});
+  body.erase("gpus");
+  EXPECT_EQ(message_of(slice_spec_from_json(body)), "field 'gpus' is missing ('nodes' in its place is fine)");
+  body["nodes"] = 3;
+  EXPECT_EQ(slice_spec_from_json(body)->gpus, 6);
+  body["gpus"] = 6;
+  EXPECT_EQ(message_of(slice_spec_from_json(body)), "fields 'gpus' and 'nodes': give one of them");
+  body.erase("nodes");
+  body["min_gpus"] = 7;
+  EXPECT_EQ(message_of(slice_spec_from_json(body)), "field 'min_gpus': 7 is over gpus, 6");
+  body["min_gpus"] = 2;
+  body["deadline_ns"] = kHour - 1;
+  EXPECT_EQ(message_of(slice_spec_from_json(body)),
+            "field 'deadline_ns': 1h of time do not fit between start and deadline");
+}
+
 // ND_A100_v4 has 8 GPUs a host, LOCAL 2.
 TEST(AdmissionTest, CountsWholeHosts) {
   EXPECT_EQ(whole_host_gpus(3, "LOCAL"), 4);
@@ -175,6 +208,30 @@ TEST(JobSpecTest, JsonGoesThereAndBack) {
   spec.stage = {{"data/x.txt", "/abs/x.txt"}};
   spec.register_as = "m";
   EXPECT_EQ(job_spec_from_json(to_json(spec)).value(), spec);
+}
+
+TEST(JobSpecTest, OptionsAreCheckedTogether) {
+  auto says = [](auto change) {
+    JobSpec spec;
+    spec.name = "t", spec.command = {"true"}, spec.gpus = 8;
+    change(spec);
+    auto status = validate(spec);
+    return status ? std::string("fine") : status.error().message;
+  };
+  EXPECT_EQ(says([](JobSpec& s) { s.min_nodes = s.max_nodes = 2, s.gpus_per_node = 4, s.ntasks = 8; }),
+            "fine");
+  EXPECT_EQ(says([](JobSpec& s) { s.gpus_per_node = 3; }),
+            "field 'gpus_per_node': 3 GPUs a node do not come to 8 GPUs on 2 nodes");
+  EXPECT_EQ(says([](JobSpec& s) { s.ntasks = 9; }),
+            "field 'ntasks': 9 is over the job's 8 GPUs; each rank gets one at least");
+  EXPECT_EQ(says([](JobSpec& s) { s.min_nodes = 3, s.max_nodes = 2; }),
+            "field 'max_nodes': 2 is under min_nodes, 3");
+  EXPECT_EQ(says([](JobSpec& s) { s.gpu_milli = 250; }),
+            "field 'gpu_milli': a part of a GPU is for a job of one task; ask for whole GPUs");
+  EXPECT_EQ(says([](JobSpec& s) { s.gpus = 1, s.gpu_milli = 250; }), "fine");
+  EXPECT_EQ(says([](JobSpec& s) { s.qos = "a b"; }).substr(0, 12), "field 'qos':");
+  EXPECT_EQ(says([](JobSpec& s) { s.exclude = {"-"}; }).substr(0, 16), "field 'exclude':");
+  EXPECT_EQ(says([](JobSpec& s) { s.signal = "USR9"; }).substr(0, 15), "field 'signal':");
 }
 
 TEST(JobSpecTest, MoreEntriesThanANodeTakesAreRefused) {
