@@ -50,4 +50,5 @@ class Command {
 };
 
 // One a file of this folder.
+std::unique_ptr<Command> make_muri_command();
 }  // namespace th

@@ -16,6 +16,7 @@ constexpr int kBadInput = 2;
 
 std::vector<std::unique_ptr<Command>> all_commands() {
   std::vector<std::unique_ptr<Command>> commands;
+  commands.push_back(make_muri_command());
   return commands;
 }
 

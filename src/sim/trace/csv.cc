@@ -91,6 +91,14 @@ Result<double> Row::real(size_t column, double least, double most) const {
   return value;
 }
 
+Status refuse_or_skip(const CsvOptions& options, int64_t number, std::string_view message, Skipped& skipped) {
+  std::string named = fmt::format("{}:{}: {}", options.file, number, message);
+  if (options.on_bad == OnBadLine::kRefuse) return fail(Code::kInvalidArgument, std::move(named));
+  ++skipped.lines;
+  if (skipped.first.size() < kMaxNamed) skipped.first.push_back(std::move(named));
+  return {};
+}
+
 Status read_csv(std::string_view text, const CsvOptions& options, std::span<const std::string_view> columns,
                 Skipped& skipped, const std::function<Status(const Row&)>& take) {
   std::vector<std::string_view> cells;
@@ -120,11 +128,7 @@ Status read_csv(std::string_view text, const CsvOptions& options, std::span<cons
       for (size_t i = 0; i < where.size(); ++i) wanted[i] = cells[where[i]];
       status = take(Row(columns, wanted));
     }
-    if (status) continue;
-    std::string message = fmt::format("{}:{}: {}", options.file, number, status.error().message);
-    if (options.on_bad == OnBadLine::kRefuse) return fail(Code::kInvalidArgument, std::move(message));
-    ++skipped.lines;
-    if (skipped.first.size() < kMaxNamed) skipped.first.push_back(std::move(message));
+    if (!status) TH_RETURN_IF_ERROR(refuse_or_skip(options, number, status.error().message, skipped));
   }
   return {};
 }

@@ -45,6 +45,9 @@ struct CsvOptions {
   OnBadLine on_bad = OnBadLine::kRefuse;
 };
 
+/// A bad line: counted in `skipped` when it may be, else the error "file:number: message".
+Status refuse_or_skip(const CsvOptions& options, int64_t number, std::string_view message, Skipped& skipped);
+
 /// Calls `take` for each data line; the file may have more columns, in any order. An error of `take` counts
 /// as a bad line. Errors: kInvalidArgument, "trace.csv: there is no column 'duration'; it has ..." (never
 /// skipped), "trace.csv:12: num_gpu: ..." unless skipping. Cost: O(text).
