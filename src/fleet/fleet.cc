@@ -104,9 +104,13 @@ void Fleet::fill_in_leaves() {
       }
       ++spines_.back().num_leaves;
       leaves_.push_back({rack.leaf_switch, rack.site, static_cast<SpineIndex>(spines_.size() - 1),
-                         static_cast<RackIndex>(i), 0, rack.first_host, 0});
+                         static_cast<RackIndex>(i), 0, rack.first_host, 0, host(rack.first_host).series, false});
     }
     Leaf& leaf = leaves_.back();
+    leaf.power_can_run_short |= rack.can_run_short();
+    for (HostIndex h = rack.first_host; h < rack.first_host + rack.num_hosts; ++h) {
+      if (host(h).series != leaf.series) leaf.series = -1;
+    }
     TH_CHECK(leaf.site == rack.site);
     ++leaf.num_racks;
     leaf.num_hosts += rack.num_hosts;
@@ -136,8 +140,14 @@ void Fleet::fill_in_rows() {
     TH_CHECK(row_nesting_problem(static_cast<RowIndex>(i), leaf_of, row_of, spine_of).empty());
     bool is_shared = rack(row.racks.front()).leaf != rack(row.racks.back()).leaf;
     for (RackIndex r : row.racks) {
-      if (is_shared && row.can_run_short())
-        shared_row_[static_cast<size_t>(rack(r).leaf)] = static_cast<RowIndex>(i);
+      if (!row.can_run_short()) break;
+      auto leaf = static_cast<size_t>(rack(r).leaf);
+      if (is_shared) {
+        shared_row_[leaf] = static_cast<RowIndex>(i);
+        has_shared_rows_ = true;
+      } else {
+        leaves_[leaf].power_can_run_short = true;
+      }
     }
   }
 }

@@ -81,6 +81,8 @@ struct Leaf {
   int32_t num_racks = 0;
   HostIndex first_host = 0;
   int32_t num_hosts = 0;
+  SeriesIndex series = -1;           // of all its hosts; -1: they differ
+  bool power_can_run_short = false;  // that of a rack, or of a row below it
 };
 
 /// The leaves that reach one another without a core switch.

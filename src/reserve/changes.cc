@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kMaxEdits = 64;  // a change of more hosts or claims than this is not told
 
-bool fits(const Query& query, int64_t gpus) { return std::ranges::max(site_rooms(query)) >= gpus; }
+bool fits(const Query& query, const Demand& demand) { return most_units(query, demand) >= demand.units; }
 
 int64_t gpus_of(const Claim& claim) {
   int64_t gpus = 0;
@@ -24,11 +24,12 @@ int64_t gpus_of(const Claim& claim) {
 
 /// Ask for what fits now.
 void try_fewer(const Ask& ask, std::vector<Change>& changes) {
-  int64_t gpus = std::ranges::max(site_rooms(ask.query()));
+  int64_t gpus = ask.gpus_without_spares(most_units(ask.query(), ask.demand()));
   if (gpus == 0) return;
   Change change;
   change.gpus = gpus;
-  change.size_ppm = part_ppm(ask.gpus - gpus, ask.gpus);
+  change.size_ppm =
+      part_ppm(ask.gpus_without_spares(ask.units()) - gpus, ask.gpus_without_spares(ask.units()));
   change.text = "ask for " + count_gpus(gpus);
   changes.push_back(std::move(change));
 }
@@ -38,7 +39,7 @@ void try_shorter(const Ask& ask, std::vector<Change>& changes) {
   auto fits_s = [&](int64_t seconds) {
     Query query = ask.query();
     query.end_ns = query.start_ns + seconds * kSecond;
-    return fits(query, ask.gpus);
+    return fits(query, ask.demand());
   };
   int64_t good = 0, bad = (ask.request.duration_ns + kSecond - 1) / kSecond;
   while (bad - good > 1) {
@@ -72,8 +73,8 @@ Snapshot apply(Snapshot snapshot, std::span<const Edit> edits) {
 std::vector<Edit> enough_of(const Ask& ask, std::vector<Edit> edits) {
   auto good = [&](std::span<const Edit> chosen) {
     Snapshot after = apply(ask.snapshot, chosen);
-    Query now = ask.query();
-    return fits({after.root(), now.series, now.start_ns, now.end_ns}, ask.gpus);
+    Ask then = {after, ask.request, ask.policy, ask.series, ask.gpus, ask.start_ns, ask.unit_gpus, ask.block};
+    return fits(then.query(), then.demand());
   };
   if (edits.size() > kMaxEdits) edits.resize(kMaxEdits);
   size_t count = 1;
@@ -91,31 +92,34 @@ std::vector<Edit> enough_of(const Ask& ask, std::vector<Edit> edits) {
 /// Hosts out of use that would have room for the gang.
 std::vector<Edit> drained_hosts(const Ask& ask) {
   Query query = ask.query();
-  query.ignore_drains = true;
+  query.ignore_drains = query.use_lemons = true;
   std::vector<Edit> edits;
   for (size_t i = 0; i < ask.snapshot.fleet().hosts().size(); ++i) {
     auto host = static_cast<HostIndex>(i);
-    const HostState* state = find_state(query.root, host);
-    if (state == nullptr || !state->out_of_use) continue;
-    const Page& page = *find_page(query.root, ask.snapshot.fleet().host(host).leaf);
-    if (free_gpus(query, page, host) != 0) edits.push_back({host, nullptr});
+    if (!view_host(query.root, host).is_out_of_use()) continue;
+    if (free_gpus(query, host) != 0) edits.push_back({host, nullptr});
   }
   return edits;
 }
 
-/// GPUs that the leaves of a claim would have more without it.
+/// Units that the leaves of a claim would have more without it; where rows or sites run short, units of the
+/// gang.
 int64_t gain_without(const Ask& ask, const Claim& claim) {
   const Fleet& fleet = ask.snapshot.fleet();
   Query without = ask.query();
   without.without = &claim;
+  without.use_lemons = true;
+  Query with = ask.query();
+  with.use_lemons = true;
   int64_t gain = 0;
   fleet::LeafIndex last = -1;
   for (const HostGpus& part : claim.hosts) {
     fleet::LeafIndex leaf = fleet.host(part.host).leaf;
     if (leaf == last) continue;
     last = leaf;
-    gain += leaf_room(without, leaf) - leaf_room(ask.query(), leaf);
+    gain += leaf_room(without, leaf) - leaf_room(with, leaf);
   }
+  if (gain == 0) gain = most_units(without, ask.demand()) - most_units(with, ask.demand());
   return gain;
 }
 
@@ -124,14 +128,12 @@ std::vector<Edit> claims_in_the_way(const Ask& ask) {
   Query query = ask.query();
   std::map<std::string, std::shared_ptr<const Claim>> claims;
   for (size_t i = 0; i < ask.snapshot.fleet().hosts().size(); ++i) {
-    const HostState* state = find_state(query.root, static_cast<HostIndex>(i));
-    if (state == nullptr) continue;
-    for (const Busy& busy : state->busy) {
+    for (const Busy& busy : view_host(query.root, static_cast<HostIndex>(i)).busy) {
       if (busy.start_ns < query.end_ns && query.start_ns < busy.end_ns)
         claims.emplace(busy.claim->id, busy.claim);
     }
   }
-  int64_t missing = ask.gpus - std::ranges::max(site_rooms(query));
+  int64_t missing = ask.units() - most_units(query, ask.demand());
   struct Ranked {
     bool is_partial;
     int64_t size;
@@ -176,51 +178,122 @@ void tell_edits(const Ask& ask, const std::vector<Edit>& edits, std::vector<Chan
   changes.push_back(std::move(change));
 }
 
-struct RackShort {
+struct Short {
   RackIndex rack = 0;
-  int64_t extra_gpus = 0;  // free, and without power
-  int64_t raise_w = 0;     // for as many of them as are missing
+  int64_t extra = 0;    // hosts that are free, and without power
+  int64_t raise_w = 0;  // for as many of them as are missing
 };
 
-/// More power for the racks of one site: as few racks as do it, and of those the fewest watts.
-void try_power(const Ask& ask, size_t site, int64_t missing, std::vector<Change>& changes) {
+/// Tells the raises when the gang fits with them.
+void tell_raises(const Ask& ask, std::vector<PowerRaise> raises, std::vector<Change>& changes) {
   const Fleet& fleet = ask.snapshot.fleet();
-  const fleet::Series& series = fleet::series_catalogue()[static_cast<size_t>(ask.series)];
   Query query = ask.query();
-  auto raise_for = [&](RackIndex rack, int64_t more_gpus) {
-    const Page& page = *find_page(query.root, fleet.rack(rack).leaf);
-    int64_t gpus = rack_room(query, page, rack).gpus + more_gpus;
-    return peak_power_w(query, page, rack) + gpus / series.gpus_per_host * series.host_full_w() -
-           fleet.rack(rack).power_budget_w;
-  };
-  std::vector<RackShort> racks;
-  for (size_t i = 0; i < fleet.racks().size(); ++i) {
-    auto rack = static_cast<RackIndex>(i);
-    if (static_cast<size_t>(fleet.racks()[i].site) != site) continue;
-    RackRoom room = rack_room(query, *find_page(query.root, fleet.racks()[i].leaf), rack);
-    int64_t extra = room.free_gpus - room.gpus;
-    if (extra > 0) racks.push_back({rack, extra, raise_for(rack, std::min(extra, missing))});
-  }
-  std::ranges::stable_sort(racks, [&](const RackShort& a, const RackShort& b) {
-    return std::pair(-std::min(a.extra_gpus, missing), a.raise_w) <
-           std::pair(-std::min(b.extra_gpus, missing), b.raise_w);
-  });
+  query.raises = raises;
+  if (raises.empty() || raises.size() > kMaxEdits || !fits(query, ask.demand())) return;
   Change change;
   std::vector<std::string> texts;
   int64_t watts = 0;
-  for (size_t i = 0; i < racks.size() && missing > 0; ++i) {
-    int64_t take = std::min(racks[i].extra_gpus, missing);
-    missing -= take;
-    int64_t raise_w = raise_for(racks[i].rack, take);
-    change.raise_power.push_back({racks[i].rack, raise_w});
-    texts.push_back(fmt::format("rack {}'s budget by {} W", fleet.rack(racks[i].rack).id, raise_w));
-    watts += raise_w;
+  for (const PowerRaise& raise : raises) {
+    auto i = static_cast<size_t>(raise.index);
+    std::string name = raise.level == PowerLevel::kRack  ? "rack " + fleet.racks()[i].id
+                       : raise.level == PowerLevel::kRow ? "row " + fleet.rows()[i].id
+                                                         : "site " + fleet.sites()[i].id;
+    texts.push_back(fmt::format("{}'s budget by {} W", name, raise.raise_w));
+    watts += raise.raise_w;
   }
-  query.raises = change.raise_power;
-  if (missing > 0 || !fits(query, ask.gpus)) return;
-  change.size_ppm = part_ppm(watts, ask.gpus / series.gpus_per_host * series.host_full_w());
+  change.raise_power = std::move(raises);
+  change.size_ppm = part_ppm(watts, ask.units() * unit_w(query));
   change.text = "raise " + list_some(texts);
   changes.push_back(std::move(change));
+}
+
+/// More power for the racks of one site: as few racks as do it, and of those the fewest watts.
+void try_rack_power(const Ask& ask, fleet::SiteIndex site, int64_t missing, std::vector<Change>& changes) {
+  const Fleet& fleet = ask.snapshot.fleet();
+  Query query = ask.query();
+  query.use_lemons = true;
+  std::vector<Short> racks;
+  std::vector<int64_t> room(fleet.racks().size());
+  auto raise_for = [&](RackIndex rack, int64_t more) {
+    const RackIndex racks_of[] = {rack};
+    int64_t peak_w = PowerProfile(query, racks_of).peak_w(query.start_ns, query.end_ns);
+    return peak_w + (room[static_cast<size_t>(rack)] + more) * unit_w(query) -
+           fleet.rack(rack).power_budget_w;
+  };
+  for (int32_t leaf : leaves_of(fleet, site)) {
+    const fleet::Leaf& entry = fleet.leaf(leaf);
+    if (!entry.power_can_run_short) continue;
+    RackRooms rooms = rack_rooms(query, *find_page(query.root, leaf), leaf);
+    for (size_t i = 0; i < rooms.free.size(); ++i) {
+      auto rack = entry.first_rack + static_cast<RackIndex>(i);
+      int64_t extra = rooms.free[i] - rooms.bins.room[i];
+      room[static_cast<size_t>(rack)] = rooms.bins.room[i];
+      if (extra > 0) racks.push_back({rack, extra, raise_for(rack, std::min(extra, missing))});
+    }
+  }
+  std::ranges::stable_sort(racks, [&](const Short& a, const Short& b) {
+    return std::pair(-std::min(a.extra, missing), a.raise_w) <
+           std::pair(-std::min(b.extra, missing), b.raise_w);
+  });
+  std::vector<PowerRaise> raises;
+  for (size_t i = 0; i < racks.size() && missing > 0; ++i) {
+    int64_t take = std::min(racks[i].extra, missing);
+    missing -= take;
+    raises.push_back({PowerLevel::kRack, racks[i].rack, raise_for(racks[i].rack, take)});
+  }
+  if (missing <= 0) tell_raises(ask, std::move(raises), changes);
+}
+
+/// More power for the rows of one site that can run short, or for the site.
+void try_shared_power(const Ask& ask, fleet::SiteIndex site, int64_t missing, std::vector<Change>& changes) {
+  const Fleet& fleet = ask.snapshot.fleet();
+  Query query = ask.query();
+  auto raise_for = [&](int64_t left_w, int64_t units) { return units * unit_w(query) - left_w; };
+  if (int64_t left_w = site_left_w(query, site); left_w / unit_w(query) < ask.units()) {
+    tell_raises(ask, {{PowerLevel::kSite, site, raise_for(left_w, ask.units())}}, changes);
+  }
+  std::vector<PowerRaise> raises;
+  for (size_t i = 0; i < fleet.rows().size(); ++i) {
+    auto row = static_cast<fleet::RowIndex>(i);
+    if (fleet.rows()[i].site != site || !fleet.rows()[i].can_run_short()) continue;
+    int64_t left_w = row_left_w(query, row);
+    int64_t units =
+        std::min<int64_t>(left_w / unit_w(query) + missing, fleet.rows()[i].full_w / unit_w(query));
+    if (raise_for(left_w, units) > 0) raises.push_back({PowerLevel::kRow, row, raise_for(left_w, units)});
+  }
+  for (const PowerRaise& raise : raises) tell_raises(ask, {raise}, changes);
+  if (raises.size() > 1) tell_raises(ask, std::move(raises), changes);
+}
+
+/// More leaf switches, or other blocks.
+void try_topology(const Ask& ask, std::vector<Change>& changes) {
+  int64_t leaves = static_cast<int64_t>(ask.snapshot.fleet().leaves().size());
+  if (ask.request.max_switches > 0) {
+    Demand demand = ask.demand();
+    auto count = static_cast<size_t>(ask.request.max_switches);
+    do {
+      demand.max_leaves = ++count;
+    } while (static_cast<int64_t>(count) < leaves && !fits(ask.query(), demand));
+    if (fits(ask.query(), demand)) {
+      Change change;
+      change.max_switches = static_cast<int32_t>(count);
+      change.size_ppm = part_ppm(*change.max_switches - ask.request.max_switches, ask.request.max_switches);
+      change.text = fmt::format("allow {} switches", count);
+      changes.push_back(std::move(change));
+    }
+  }
+  int32_t segment = ask.request.segment;
+  for (int32_t smaller = segment - 1; smaller >= 1 && ask.request.spares == 0; --smaller) {
+    Demand demand = ask.demand();
+    demand.block = smaller;
+    if (segment % smaller != 0 || !fits(ask.query(), demand)) continue;
+    Change change;
+    change.segment = smaller;
+    change.size_ppm = part_ppm(segment - smaller, segment);
+    change.text = fmt::format("ask for segments of {} host{}", smaller, smaller == 1 ? "" : "s");
+    changes.push_back(std::move(change));
+    return;
+  }
 }
 
 }  // namespace
@@ -231,9 +304,14 @@ std::vector<Change> find_changes(const Ask& ask) {
   try_shorter(ask, changes);
   std::vector<Edit> drained = drained_hosts(ask);
   tell_edits(ask, enough_of(ask, drained), changes);
+  try_topology(ask, changes);
   if (!ask.snapshot.is_slice()) {
-    std::vector<int64_t> rooms = site_rooms(ask.query());
-    for (size_t site = 0; site < rooms.size(); ++site) try_power(ask, site, ask.gpus - rooms[site], changes);
+    std::vector<int64_t> rooms = most_units_by_site(ask.query(), ask.demand());
+    for (size_t i = 0; i < rooms.size(); ++i) {
+      auto site = static_cast<fleet::SiteIndex>(i);
+      try_rack_power(ask, site, ask.units() - rooms[i], changes);
+      try_shared_power(ask, site, ask.units() - rooms[i], changes);
+    }
   }
   std::ranges::stable_sort(changes, {}, &Change::size_ppm);
   std::vector<Edit> claims = claims_in_the_way(ask);

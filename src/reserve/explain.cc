@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <map>
 #include <set>
 
 #include "base/text.h"
@@ -25,20 +26,17 @@ struct Census {
   void add(const Ask& ask, HostIndex host) {
     const Query query = ask.query();
     const Fleet& fleet = ask.snapshot.fleet();
-    const HostState* state = find_state(query.root, host);
-    if ((ask.series >= 0 && fleet.host(host).series != ask.series) ||
-        (state == nullptr && query.root.is_slice))
-      return;
-    int64_t gpus = state == nullptr ? fleet.host(host).gpus : std::popcount(state->exists);
+    HostView state = view_host(query.root, host);
+    if ((ask.series >= 0 && fleet.host(host).series != ask.series) || state.exists == 0) return;
+    int64_t gpus = std::popcount(state.exists);
     exist += gpus;
-    if (state == nullptr) return;
-    if (state->out_of_use) {
+    if (state.is_out_of_use()) {
       drained += gpus;
-      drained_hosts.push_back(fmt::format("{}: {}", fleet.host(host).id, *state->out_of_use));
+      drained_hosts.push_back(fmt::format("{}: {}", fleet.host(host).id, *state.flaw->out_of_use));
       return;
     }
     GpuMask taken = 0;
-    for (const Busy& entry : state->busy) {
+    for (const Busy& entry : state.busy) {
       if (entry.start_ns >= query.end_ns || query.start_ns >= entry.end_ns) continue;
       taken |= entry.gpus;
       claims.insert(entry.claim->id);
@@ -71,13 +69,65 @@ std::string count_gpus(int64_t gpus) { return fmt::format("{} GPU{}", gpus, gpus
 std::string describe(const Ask& ask) {
   std::string text = count_gpus(ask.gpus);
   if (!ask.request.series.empty()) text += " of " + ask.request.series;
-  if (ask.gpus != ask.request.gpus) text += fmt::format(" ({} asked, whole hosts given)", ask.request.gpus);
+  if (ask.request.spares > 0) {
+    text += fmt::format(" ({} asked, with {} spare hosts{})", ask.request.gpus, ask.request.spares,
+                        ask.request.segment > 0 ? " a segment" : "");
+  } else if (ask.gpus != ask.request.gpus) {
+    text += fmt::format(" ({} asked, whole hosts given)", ask.request.gpus);
+  }
   return text + " for " + format_duration(ask.request.duration_ns);
 }
 
-std::string explain_place(const Ask& ask, const Plan& plan, bool clear) {
+int64_t Ask::gpus_without_spares(int64_t units) const {
+  if (request.segment > 0) return units / block * request.segment * unit_gpus;
+  return std::max<int64_t>(0, units - request.spares) * unit_gpus;
+}
+
+namespace {
+
+/// "rack r1 140 of 150 W": those of the plan's hosts, the first few, and rows and sites that can run short.
+std::vector<std::string> list_power(const Ask& ask, const Plan& plan) {
   const Fleet& fleet = ask.snapshot.fleet();
-  std::vector<std::string> leaves, racks;
+  Query query = ask.query();
+  query.start_ns = plan.start_ns;
+  query.end_ns = plan.end_ns;
+  std::vector<std::string> texts;
+  std::map<fleet::RowIndex, int64_t> rows;  // watts that the plan adds
+  int64_t added_w = 0;
+  for (size_t i = 0; i < plan.hosts.size();) {
+    RackIndex rack = fleet.host(plan.hosts[i].host).rack;
+    int64_t watts = 0;
+    for (; i < plan.hosts.size() && fleet.host(plan.hosts[i].host).rack == rack; ++i) {
+      watts += fleet.series_of(plan.hosts[i].host).host_full_w();
+    }
+    added_w += watts;
+    if (fleet.rack(rack).row >= 0 && fleet.row(fleet.rack(rack).row).can_run_short()) {
+      rows[fleet.rack(rack).row] += watts;
+    }
+    if (texts.size() > kListed) continue;
+    const RackIndex racks[] = {rack};
+    watts += PowerProfile(query, racks).peak_w(plan.start_ns, plan.end_ns);
+    texts.push_back(
+        fmt::format("rack {} {} of {} W", fleet.rack(rack).id, watts, fleet.rack(rack).power_budget_w));
+  }
+  for (auto [row, watts] : rows) {
+    texts.push_back(
+        fmt::format("row {} {} W below its budget", fleet.row(row).id, row_left_w(query, row) - watts));
+  }
+  fleet::SiteIndex site = fleet.rack(fleet.host(plan.hosts[0].host).rack).site;
+  if (site_can_run_short(query.root, site)) {
+    texts.push_back(fmt::format("site {} {} W below its budget", fleet.sites()[static_cast<size_t>(site)].id,
+                                site_left_w(query, site) - added_w));
+  }
+  return texts;
+}
+
+}  // namespace
+
+std::string explain_place(const Ask& ask, const Plan& plan) {
+  const Fleet& fleet = ask.snapshot.fleet();
+  std::vector<std::string> leaves;
+  int64_t lemons = 0;
   for (size_t begin = 0, end = 0; begin < plan.hosts.size(); begin = end) {
     const fleet::Leaf& leaf = fleet.leaf(fleet.host(plan.hosts[begin].host).leaf);
     int64_t gpus = 0;
@@ -87,31 +137,33 @@ std::string explain_place(const Ask& ask, const Plan& plan, bool clear) {
     leaves.push_back(fmt::format("{} ({})", fleet.switches()[static_cast<size_t>(leaf.switch_index)].id,
                                  count_gpus(gpus)));
   }
-  Query query = ask.query();
-  query.start_ns = plan.start_ns;
-  query.end_ns = plan.end_ns;
-  for (size_t i = 0; !ask.snapshot.is_slice() && i < plan.hosts.size() && racks.size() <= kListed;) {
-    RackIndex rack = fleet.host(plan.hosts[i].host).rack;
-    int64_t watts = peak_power_w(query, *find_page(query.root, fleet.rack(rack).leaf), rack);
-    for (; i < plan.hosts.size() && fleet.host(plan.hosts[i].host).rack == rack; ++i) {
-      watts += fleet.series_of(plan.hosts[i].host).host_full_w();
+  if (ask.snapshot.root().num_lemons > 0) {
+    for (const HostGpus& part : plan.hosts) {
+      lemons += ask.snapshot.host_use(part.host, plan.start_ns).is_lemon;
     }
-    racks.push_back(
-        fmt::format("{} {} of {} W", fleet.rack(rack).id, watts, fleet.rack(rack).power_budget_w));
   }
   std::string text =
       fmt::format("{} host{} on leaf switch{} {}: ", plan.hosts.size(), plan.hosts.size() == 1 ? "" : "s",
                   leaves.size() == 1 ? "" : "es", list_some(leaves));
-  if (leaves.size() > 1) {
+  if (ask.request.layout == Layout::kSpread) {
+    text += "spread, so that one leaf has as few of them as it can be, then one rack";
+  } else if (leaves.size() > 1) {
     text += "no single leaf has room, and these are the fewest that do";
-  } else if (clear) {
-    text += "one leaf holds the gang, and no leaf of idle hosts fits it tighter";
   } else {
     text += "one leaf holds the gang, and none that does has fewer GPUs left over";
   }
-  if (!racks.empty())
-    text += fmt::format("; at most {}{}", racks.size() == 1 ? "rack " : "racks ", list_some(racks));
-  if (ask.gpus != ask.request.gpus) {
+  if (lemons > 0) text += fmt::format("; {} of them fail often, and nothing else fits", lemons);
+  if (!ask.snapshot.is_slice()) {
+    std::vector<std::string> power = list_power(ask, plan);
+    std::string first = power.front();
+    for (std::string& entry : power) {
+      if (power.size() > 1 && entry.starts_with("rack ")) entry.erase(0, 5);
+    }
+    text += power.size() == 1 ? "; at most " + first : "; at most racks " + list_some(power);
+  }
+  if (!plan.spares.empty()) text += fmt::format("; {} held back as spares", plan.spares.size());
+  if (plan.groups.size() > 1) text += fmt::format("; in {} placement groups", plan.groups.size());
+  if (ask.gpus != ask.request.gpus && plan.spares.empty()) {
     text += fmt::format("; {} asked, and whole hosts of {} come to {}", count_gpus(ask.request.gpus),
                         ask.request.series, ask.gpus);
   }
@@ -120,20 +172,25 @@ std::string explain_place(const Ask& ask, const Plan& plan, bool clear) {
 
 Obstacles find_obstacles(const Ask& ask) {
   Query query = ask.query();
-  std::vector<int64_t> rooms = site_rooms(query);
+  Demand demand = ask.demand();
+  std::vector<int64_t> rooms = most_units_by_site(query, demand);
   auto site = static_cast<size_t>(std::ranges::max_element(rooms) - rooms.begin());
-  int64_t missing = ask.gpus - rooms[site];
+  int64_t missing = demand.units - rooms[site];
   auto without = [&](bool Query::*obstacle) {
     Query relaxed = query;
     relaxed.*obstacle = true;
-    return std::min(missing, site_rooms(relaxed)[site] - rooms[site]);
+    return std::min(missing, most_units_by_site(relaxed, demand)[site] - rooms[site]);
   };
-  const std::array<std::pair<Reason, int64_t>, 3> gains = {
-      {{Reason::kDrained, without(&Query::ignore_drains)},
+  Demand anyhow{demand.units, 1, SIZE_MAX, Layout::kPack};
+  int64_t free = most_units_by_site(query, anyhow)[site];
+  const std::array<std::pair<Reason, int64_t>, 4> gains = {
+      {{Reason::kTopology, std::min(missing, free - rooms[site])},
+       {Reason::kDrained, without(&Query::ignore_drains)},
        {Reason::kPower, without(&Query::ignore_power)},
        {Reason::kBusy, without(&Query::ignore_claims)}}};
   Obstacles found;
-  found.reason = std::ranges::max_element(gains, {}, &std::pair<Reason, int64_t>::second)->first;
+  auto most_gain = std::ranges::max_element(gains, {}, &std::pair<Reason, int64_t>::second);
+  found.reason = most_gain->second > 0 ? most_gain->first : Reason::kBusy;
 
   Census census;
   const Fleet& fleet = ask.snapshot.fleet();
@@ -142,7 +199,8 @@ Obstacles find_obstacles(const Ask& ask) {
       census.add(ask, static_cast<HostIndex>(host));
     }
   }
-  std::vector<std::string> parts = {fmt::format("{} free", rooms[site])};
+  free *= ask.unit_gpus;
+  std::vector<std::string> parts = {fmt::format("{} free", free)};
   if (census.busy > 0) {
     parts.push_back(fmt::format("{} taken ({}) until {}", census.busy,
                                 list_some({census.claims.begin(), census.claims.end()}),
@@ -151,8 +209,18 @@ Obstacles find_obstacles(const Ask& ask) {
   if (census.drained > 0) {
     parts.push_back(fmt::format("{} out of use ({})", census.drained, list_some(census.drained_hosts)));
   }
-  int64_t over_power = census.exist - census.busy - census.drained - rooms[site];
-  if (over_power > 0) parts.push_back(fmt::format("{} without rack power", over_power));
+  int64_t over_power = census.exist - census.busy - census.drained - free;
+  if (over_power > 0 && !ask.snapshot.is_slice()) {
+    bool only_racks =
+        fleet.rows().empty() && !site_can_run_short(query.root, static_cast<fleet::SiteIndex>(site));
+    parts.push_back(fmt::format("{} without {}power", over_power, only_racks ? "rack " : ""));
+  }
+  if (rooms[site] * ask.unit_gpus < free) {
+    std::string limits;
+    if (ask.request.max_switches > 0) limits = fmt::format(" on {} leaf switches", ask.request.max_switches);
+    if (ask.request.segment > 0) limits += fmt::format(" in segments of {} hosts", ask.request.segment);
+    parts.push_back(fmt::format("at most {} of them{}", rooms[site] * ask.unit_gpus, limits));
+  }
   found.text = fmt::format(
       "{} cannot start at {}: of {} {}, {}", describe(ask), format_time(ask.start_ns), census.exist,
       ask.snapshot.is_slice() ? "in the slice" : "in site " + fleet.sites()[site].id, join(parts, ", "));

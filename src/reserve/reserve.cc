@@ -10,8 +10,8 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "reserve/changes.h"
-#include "reserve/explain.h"
-#include "reserve/room.h"
+#include "reserve/make_plan.h"
+#include "reserve/place.h"
 
 namespace th::reserve {
 namespace {
@@ -40,9 +40,12 @@ void add_if_it_works(const Snapshot& snapshot, const Policy& policy, int64_t now
   if (change.gpus) request.gpus = *change.gpus;
   if (change.duration_ns) request.duration_ns = *change.duration_ns;
   if (change.series) request.series = *change.series;
+  if (change.max_switches) request.max_switches = *change.max_switches;
+  if (change.segment) request.segment = *change.segment;
   if (change.max_microusd_per_gpu_hour) request.max_microusd_per_gpu_hour = change.max_microusd_per_gpu_hour;
   Policy changed = policy;
   changed.find_changes = false;
+  changed.split_groups |= change.split_groups;
   if (change.raise_quota_gpus) changed.quota.max_gpus = change.raise_quota_gpus;
   if (change.raise_budget_microusd) changed.quota.budget_microusd = change.raise_budget_microusd;
   if (decide(snapshot, request, changed, now_ns)) refusal.changes.push_back(std::move(change));
@@ -55,7 +58,7 @@ int64_t gpus_in_one_site(const Snapshot& snapshot, fleet::SeriesIndex series) {
   if (snapshot.is_slice()) {
     Query query{snapshot.root(), series};
     query.ignore_claims = query.ignore_drains = true;
-    return std::ranges::max(detail::site_rooms(query));
+    return detail::most_units(query, {.units = 1});
   }
   for (size_t site = 0; site < fleet.sites().size(); ++site) {
     most = std::max(most, fleet.num_gpus(static_cast<fleet::SiteIndex>(site), series));
@@ -108,13 +111,48 @@ tl::expected<Ask, Refusal> check(const Snapshot& snapshot, const Request& reques
   if (!series) return refuse_series(snapshot, request, policy, now_ns);
   ask.series = *series;
   if (gpus_in_one_site(snapshot, ask.series) == 0) return refuse_series(snapshot, request, policy, now_ns);
-  if (!snapshot.is_slice()) ask.gpus = request::whole_host_gpus(request.gpus, request.series);
+  ask.unit_gpus = series_at(*series).gpus_per_host;
+  return ask;
+}
+
+/// Rounds up to whole units, and adds the spares. Errors: kInvalid.
+tl::expected<Ask, Refusal> shape(Ask ask) {
+  const Request& request = ask.request;
+  auto invalid = [](std::string text) { return refuse(Reason::kInvalid, std::move(text)); };
+  if (request.max_switches < 0 || request.segment < 0 || request.spares < 0 || request.gpus_per_host < 0 ||
+      std::max({request.segment, request.spares, request.gpus_per_host}) > request::kMaxRequestGpus) {
+    return invalid(
+        "switches, segment, spares and GPUs a host must not be negative, nor more than there can be");
+  }
+  if (ask.snapshot.is_slice()) {
+    ask.unit_gpus = std::max(1, request.gpus_per_host);
+    if (request.gpus_per_host == 0 && request.segment + request.spares > 0) {
+      return invalid("in a slice, segments and spares need to know how many GPUs of each host are meant");
+    }
+    if (request.gpus % ask.unit_gpus != 0) {
+      return invalid(fmt::format("gpus: {} do not divide into hosts of {}", request.gpus, ask.unit_gpus));
+    }
+  }
+  int64_t units = (request.gpus + ask.unit_gpus - 1) / ask.unit_gpus;
+  if (request.segment > 0) {
+    if (units % request.segment != 0) {
+      return invalid(fmt::format("segment: {} hosts do not divide into blocks of {}; ask for {} or {} hosts",
+                                 units, request.segment,
+                                 std::max<int64_t>(1, units / request.segment) * request.segment,
+                                 (units / request.segment + 1) * request.segment));
+    }
+    ask.block = request.segment + request.spares;
+    units = units / request.segment * ask.block;
+  } else {
+    units += request.spares;
+  }
+  ask.gpus = units * ask.unit_gpus;
   return ask;
 }
 
 tl::unexpected<Refusal> refuse_size(const Ask& ask, int64_t exist) {
   const Fleet& fleet = ask.snapshot.fleet();
-  int64_t room = std::ranges::max(detail::site_rooms(ask.query()));
+  int64_t room = ask.gpus_without_spares(detail::most_units(ask.query(), ask.demand()));
   std::string where = ask.snapshot.is_slice() ? "the slice" : fmt::format("fleet '{}'", fleet.name());
   std::string most = fleet.sites().size() > 1 && !ask.snapshot.is_slice() ? " in one site" : "";
   auto refusal = refuse(Reason::kNotEnoughGpus,
@@ -193,7 +231,7 @@ tl::expected<void, Refusal> check_terms(const Ask& ask, int64_t now_ns) {
   const Request& request = ask.request;
   auto most = request.max_microusd_per_gpu_hour;
   if (most && *most < series_at(ask.series).microusd_per_gpu_hour) return refuse_price(ask, now_ns);
-  request::SliceSpec spec{request.name,        request.gpus,     request.series,
+  request::SliceSpec spec{request.name,        ask.gpus,         request.series,
                           request.duration_ns, request.start_ns, most};
   const request::Quota& quota = ask.policy.quota;
   if (auto status = request::admit(spec, {quota.max_gpus, std::nullopt}, ask.policy.usage); !status) {
@@ -222,28 +260,29 @@ tl::unexpected<Refusal> refuse_window(const Ask& ask, int64_t now_ns) {
   return refusal;
 }
 
-Plan make_plan(const Ask& ask, std::vector<HostGpus> hosts, bool clear) {
-  Plan plan;
-  plan.hosts = std::move(hosts);
-  plan.gpus = ask.gpus;
-  plan.start_ns = ask.start_ns;
-  plan.end_ns = ask.start_ns + ask.request.duration_ns;
-  if (!ask.snapshot.is_slice()) {
-    plan.microusd_per_gpu_hour = series_at(ask.series).microusd_per_gpu_hour;
-    plan.price_microusd = cost_microusd(plan.gpus, ask.request.duration_ns, plan.microusd_per_gpu_hour);
-  }
-  plan.explanation = detail::explain_place(ask, plan, clear);
-  return plan;
+std::optional<Plan> plan_at(const Ask& ask) {
+  auto hosts = detail::place(ask.query(), ask.demand());
+  if (hosts.empty()) return std::nullopt;
+  return detail::make_plan(ask, std::move(hosts));
 }
 
-std::optional<Plan> plan_at(const Ask& ask) {
-  if (!ask.snapshot.is_slice()) {
-    auto clear = detail::place_clear(ask.snapshot.root(), ask.series, ask.gpus);
-    if (!clear.empty()) return make_plan(ask, std::move(clear), true);
-  }
-  auto hosts = detail::place(ask.query(), ask.gpus);
-  if (hosts.empty()) return std::nullopt;
-  return make_plan(ask, std::move(hosts), false);
+tl::unexpected<Refusal> refuse_group(const Ask& ask, int64_t now_ns) {
+  int64_t limit = ask.policy.max_group_hosts;
+  auto refusal =
+      refuse(Reason::kTopology, fmt::format("{} are {} VMs, and one placement group of the cloud holds {}",
+                                            detail::describe(ask), ask.units(), limit));
+  Change split;
+  split.split_groups = true;
+  split.size_ppm = detail::part_ppm(ask.units() - limit, ask.units());
+  split.text = fmt::format("allow {} placement groups", (ask.units() + limit - 1) / limit);
+  Change fewer;
+  fewer.gpus = ask.gpus_without_spares(limit - limit % ask.block);
+  fewer.size_ppm = split.size_ppm;
+  fewer.text = "ask for " + detail::count_gpus(*fewer.gpus);
+  add_if_it_works(ask.snapshot, ask.policy, now_ns, ask.request, std::move(split), refusal.value());
+  if (*fewer.gpus > 0)
+    add_if_it_works(ask.snapshot, ask.policy, now_ns, ask.request, std::move(fewer), refusal.value());
+  return refusal;
 }
 
 tl::unexpected<Refusal> refuse_now(const Ask& ask) {
@@ -252,7 +291,7 @@ tl::unexpected<Refusal> refuse_now(const Ask& ask) {
   int64_t duration = ask.request.duration_ns;
   int64_t last = ask.policy.end_by_ns ? *ask.policy.end_by_ns - duration
                                       : std::numeric_limits<int64_t>::max() - duration;
-  auto start = detail::earliest_start(ask.query(), ask.gpus, duration, ask.start_ns, last);
+  auto start = detail::earliest_start(ask.query(), ask.demand(), duration, ask.start_ns, last);
   if (start) {
     Ask later = ask;
     later.start_ns = *start;
@@ -265,7 +304,19 @@ tl::unexpected<Refusal> refuse_now(const Ask& ask) {
 }  // namespace
 
 Request request_of(const request::SliceSpec& spec) {
-  return {spec.name, spec.gpus, spec.series, spec.duration_ns, spec.start_ns, spec.max_microusd_per_gpu_hour};
+  Request request{spec.name,        spec.gpus,     spec.series,
+                  spec.duration_ns, spec.start_ns, spec.max_microusd_per_gpu_hour};
+  request.layout = spec.spread ? Layout::kSpread : Layout::kPack;
+  request.max_switches = static_cast<int32_t>(spec.max_switches);
+  request.segment = static_cast<int32_t>(spec.segment);
+  request.spares = static_cast<int32_t>(spec.spares);
+  auto series = fleet::find_series(spec.series);
+  if (spec.segment > 0 && series) {  // spread over the blocks, each as many
+    int64_t per_host = series_at(*series).gpus_per_host;
+    int64_t blocks = std::max<int64_t>(1, (spec.gpus + per_host - 1) / per_host / spec.segment);
+    request.spares = static_cast<int32_t>((spec.spares + blocks - 1) / blocks);
+  }
+  return request;
 }
 
 Claim claim_of(const Plan& plan, std::string id) {
@@ -313,8 +364,10 @@ std::string_view reason_name(Reason reason) {
 Error Refusal::error() const {
   Code code = Code::kFailedPrecondition;
   if (reason == Reason::kInvalid || reason == Reason::kSeriesUnknown) code = Code::kInvalidArgument;
-  if (reason == Reason::kNotEnoughGpus) code = Code::kUnsatisfiable;
-  if (reason == Reason::kQuota || reason == Reason::kBudget || reason == Reason::kLimit) code = Code::kResourceExhausted;
+  if (reason == Reason::kNotEnoughGpus || (reason == Reason::kTopology && !later))
+    code = Code::kUnsatisfiable;
+  if (reason == Reason::kQuota || reason == Reason::kBudget || reason == Reason::kLimit)
+    code = Code::kResourceExhausted;
   std::string message = text;
   if (later) message += fmt::format("; earliest start: {}", format_time(later->start_ns));
   if (!changes.empty()) message += fmt::format("; to start then: {}", changes.front().text);
@@ -322,7 +375,7 @@ Error Refusal::error() const {
 }
 
 Decision decide(const Snapshot& snapshot, const Request& request, const Policy& policy, int64_t now_ns) {
-  auto ask = check(snapshot, request, policy, now_ns);
+  auto ask = check(snapshot, request, policy, now_ns).and_then(shape);
   if (!ask) return tl::unexpected<Refusal>(std::move(ask.error()));
   int64_t exist = gpus_in_one_site(snapshot, ask->series);
   if (ask->gpus > exist) return refuse_size(*ask, exist);
@@ -330,6 +383,8 @@ Decision decide(const Snapshot& snapshot, const Request& request, const Policy& 
     return tl::unexpected<Refusal>(std::move(terms.error()));
   if (policy.end_by_ns && *policy.end_by_ns - request.duration_ns < ask->start_ns)
     return refuse_window(*ask, now_ns);
+  if (policy.max_group_hosts > 0 && !policy.split_groups && ask->units() > policy.max_group_hosts)
+    return refuse_group(*ask, now_ns);
   if (auto plan = plan_at(*ask)) return *std::move(plan);
   return refuse_now(*ask);
 }

@@ -82,8 +82,11 @@ enum class Reason {
 /// "busy", "power", ... as used in JSON.
 std::string_view reason_name(Reason reason);
 
+enum class PowerLevel { kRack, kRow, kSite };
+
 struct PowerRaise {
-  RackIndex rack = 0;
+  PowerLevel level = PowerLevel::kRack;
+  int32_t index = 0;  // of the rack, row or site
   int64_t raise_w = 0;
 };
 
@@ -95,7 +98,10 @@ struct Change {
   std::optional<std::string> series;                 // ask for this series
   std::optional<int64_t> max_microusd_per_gpu_hour;  // allow so much
   std::vector<HostIndex> return_hosts;               // lift the drain of these
-  std::vector<PowerRaise> raise_power;               // raise the budgets of these racks
+  std::optional<int32_t> max_switches;               // allow so many leaf switches
+  std::optional<int32_t> segment;                    // ask for blocks of so many hosts; 0: for none
+  bool split_groups = false;                         // allow more than one placement group
+  std::vector<PowerRaise> raise_power;               // raise the budgets of these racks, rows or sites
   std::vector<std::string> release_claims;           // end these early
   std::optional<int64_t> raise_quota_gpus;           // quota to at least this
   std::optional<int64_t> raise_budget_microusd;      // budget to at least this
@@ -115,9 +121,8 @@ struct Refusal {
   Error error() const;
 };
 
-/// A plan that starts at max(now_ns, request.start_ns), or a refusal. Place: one leaf if any holds it (that
-/// with the fewest free hosts left), else the fewest leaves of one site. Cost: O(leaf) when one leaf has
-/// enough idle hosts, else O(hosts + claims log claims).
+/// A plan that starts at max(now_ns, request.start_ns), or a refusal. Place: the cheapest found in the
+/// objective of docs/design/0005-placement.md (objective.h). Cost: see place() in place.h.
 tl::expected<Plan, Refusal> decide(const Snapshot& snapshot, const Request& request, const Policy& policy,
                                    int64_t now_ns);
 

@@ -26,7 +26,7 @@ std::shared_ptr<const Fleet> make_fleet(const std::vector<RackParts>& racks,
                                         const std::vector<PowerRaise>& raises = {}) {
   fleet::FleetParts parts;
   parts.name = "small";
-  parts.sites = {{"s"}};
+  parts.sites.push_back({"s"});
   for (const RackParts& entry : racks) {
     while (static_cast<int32_t>(parts.switches.size()) <= entry.leaf) {
       parts.switches.push_back({"l" + std::to_string(parts.switches.size()), fleet::SwitchTier::kLeaf});
@@ -36,7 +36,7 @@ std::shared_ptr<const Fleet> make_fleet(const std::vector<RackParts>& racks,
     rack.id = "r" + std::to_string(index);
     rack.leaf_switch = entry.leaf;
     rack.power_budget_w = entry.budget_w;
-    for (const PowerRaise& raise : raises) rack.power_budget_w += raise.rack == index ? raise.raise_w : 0;
+    for (const PowerRaise& raise : raises) rack.power_budget_w += raise.index == index ? raise.raise_w : 0;
     parts.racks.push_back(rack);
     for (int32_t h = 0; h < entry.hosts; ++h) {
       fleet::Host host;

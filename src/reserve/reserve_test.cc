@@ -47,10 +47,10 @@ TEST(DecideTest, TakesOneLeafAndPricesIt) {
   EXPECT_EQ(plan->start_ns, kNow);
   EXPECT_EQ(plan->end_ns, kNow + kHour);
   EXPECT_EQ(plan->price_microusd, 400'000);
-  EXPECT_EQ(plan->explanation,
-            "2 hosts on leaf switch leaf1 (4 GPUs): one leaf holds the gang, and no leaf of idle hosts fits "
-            "it tighter; "
-            "at most rack r1 140 of 150 W");
+  EXPECT_EQ(
+      plan->explanation,
+      "2 hosts on leaf switch leaf1 (4 GPUs): one leaf holds the gang, and none that does has fewer GPUs "
+      "left over; at most rack r1 140 of 150 W");
 }
 
 TEST(DecideTest, TakesTheTightestLeaf) {
@@ -136,7 +136,7 @@ TEST(DecideTest, PowerIsCountedOverTheWindow) {
   EXPECT_FALSE(refusal.error().later.has_value());
   const Change& change = refusal.error().changes[0];  // 40 of 210 W is less than 2 of 6 GPUs
   ASSERT_EQ(change.raise_power.size(), 1u);
-  EXPECT_EQ(change.raise_power[0].rack, 0);
+  EXPECT_EQ(change.raise_power[0].index, 0);
   EXPECT_EQ(change.raise_power[0].raise_w, 40);
   EXPECT_EQ(change.text, "raise rack r1's budget by 40 W");
   EXPECT_EQ(refusal.error().changes[1].gpus, 4);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 #include "reserve/room.h"
@@ -14,10 +13,12 @@ namespace {
 
 using detail::Busy;
 using detail::Chunk;
-using detail::HostState;
+using detail::Flaw;
+using detail::HostView;
 using detail::kLeavesPerChunk;
 using detail::Page;
 using detail::Root;
+using detail::Summary;
 using fleet::Leaf;
 using fleet::LeafIndex;
 
@@ -26,80 +27,91 @@ class Editor {
  public:
   explicit Editor(const Root& root) : root_(std::make_shared<Root>(root)) {}
 
-  HostState get(HostIndex host) const {
-    const HostState* state = detail::find_state(*root_, host);
-    if (state != nullptr) return *state;
-    return {root_->is_slice ? 0 : detail::all_gpus(root_->fleet->host(host).gpus), std::nullopt, {}};
+  /// The page of a host, a copy of its own, with room for one claim more on each host to come.
+  Page& page_of(HostIndex host) {
+    open(root_->fleet->host(host).leaf);
+    return *page_;
   }
-
-  void set(HostIndex host, HostState state) {
-    LeafIndex leaf = root_->fleet->host(host).leaf;
-    open(leaf);
-    auto& slot = page_->hosts[static_cast<size_t>(host - root_->fleet->leaf(leaf).first_host)];
-    page_->num_claims += state.busy.size() - (slot ? slot->busy.size() : 0);
-    bool is_plain = !root_->is_slice && !state.out_of_use && state.busy.empty();
-    slot = is_plain ? nullptr : std::make_shared<const HostState>(std::move(state));
-  }
+  int32_t slot_of(HostIndex host) const { return host - root_->fleet->leaf(leaf_).first_host; }
+  Root& root() { return *root_; }
 
   std::shared_ptr<const Root> finish() {
     close_page();
     close_chunk();
-    size_t num_series = fleet::series_catalogue().size();
-    root_->clear_masks.assign(num_series, 0);
+    root_->clear_masks = {};
+    root_->all = {};
     for (const auto& chunk : root_->chunks) {
-      for (size_t s = 0; chunk && s < num_series; ++s) root_->clear_masks[s] |= chunk->clear_masks[s];
+      if (!chunk) continue;
+      root_->all.merge(chunk->all);
+      for (size_t s = 0; s < fleet::kNumSeries; ++s) root_->clear_masks[s] |= chunk->clear_masks[s];
     }
     return root_;
   }
 
-  /// Makes the page of a leaf current, a copy of its own.
+  /// Makes the page of a leaf current.
   void open(LeafIndex leaf) {
     if (leaf == leaf_) return;
     TH_CHECK(leaf > leaf_);
     close_page();
     size_t chunk_index = static_cast<size_t>(leaf) / kLeavesPerChunk;
-    if (chunk_ == nullptr || chunk_index != chunk_index_) {
-      close_chunk();
-      chunk_index_ = chunk_index;
-      auto& slot = root_->chunks[chunk_index];
-      auto chunk = slot ? std::make_shared<Chunk>(*slot) : std::make_shared<Chunk>();
-      size_t num_leaves = root_->fleet->leaves().size() - chunk_index * kLeavesPerChunk;
-      chunk->pages.resize(std::min(kLeavesPerChunk, num_leaves));
-      chunk_ = chunk.get();
-      slot = std::move(chunk);
-    }
+    if (chunk_ == nullptr || chunk_index != chunk_index_) open_chunk(chunk_index);
     leaf_ = leaf;
     auto& slot = chunk_->pages[static_cast<size_t>(leaf) % kLeavesPerChunk];
-    auto page = slot ? std::make_shared<Page>(*slot) : std::make_shared<Page>();
-    page->hosts.resize(static_cast<size_t>(root_->fleet->leaf(leaf).num_hosts));
+    auto page = std::make_shared<Page>();
+    if (slot) {
+      page->busy.reserve(slot->busy.size() + 8);
+      page->busy = slot->busy;
+      page->flaws = slot->flaws;
+      page->exists = slot->exists;
+    } else if (root_->is_slice) {
+      page->exists.resize(static_cast<size_t>(root_->fleet->leaf(leaf).num_hosts));
+    }
     page_ = page.get();
     slot = std::move(page);
   }
 
  private:
+  void open_chunk(size_t chunk_index) {
+    close_chunk();
+    chunk_index_ = chunk_index;
+    auto& slot = root_->chunks[chunk_index];
+    auto chunk = slot ? std::make_shared<Chunk>(*slot) : std::make_shared<Chunk>();
+    size_t num_leaves = root_->fleet->leaves().size() - chunk_index * kLeavesPerChunk;
+    chunk->pages.resize(std::min(kLeavesPerChunk, num_leaves));
+    chunk->summaries.resize(chunk->pages.size());
+    chunk_ = chunk.get();
+    slot = std::move(chunk);
+  }
+
   void close_page() {
     if (page_ == nullptr) return;
-    const Leaf& leaf = root_->fleet->leaf(leaf_);
-    size_t num_series = fleet::series_catalogue().size();
-    page_->clear_hosts.assign(num_series, 0);
-    for (size_t s = 0; !root_->is_slice && s < num_series; ++s) {
-      detail::Query query{*root_, static_cast<fleet::SeriesIndex>(s), detail::kAlwaysStart,
-                          detail::kAlwaysEnd};
-      int64_t gpus = 0;
-      for (RackIndex r = leaf.first_rack; r < leaf.first_rack + leaf.num_racks; ++r) {
-        gpus += detail::rack_room(query, *page_, r).gpus;
-      }
-      page_->clear_hosts[s] = gpus / fleet::series_catalogue()[s].gpus_per_host;
+    Summary summary;
+    for (const Busy& busy : page_->busy) {
+      summary.latest_start_ns = std::max(summary.latest_start_ns, busy.start_ns);
+      summary.earliest_end_ns = std::min(summary.earliest_end_ns, busy.end_ns);
     }
+    for (size_t s = 0; !root_->is_slice && s < fleet::kNumSeries; ++s) {
+      auto series = static_cast<fleet::SeriesIndex>(s);
+      if (root_->fleet->num_gpus(series) == 0) continue;
+      detail::Query always{*root_, series, detail::kAlwaysStart, detail::kAlwaysEnd};
+      summary.clear[s] = static_cast<int32_t>(detail::page_room(always, *page_, leaf_));
+    }
+    chunk_->summaries[static_cast<size_t>(leaf_) % kLeavesPerChunk] = summary;
     page_ = nullptr;
   }
 
   void close_chunk() {
     if (chunk_ == nullptr) return;
-    chunk_->clear_masks.assign(fleet::series_catalogue().size(), 0);
-    for (const auto& page : chunk_->pages) {
-      for (size_t s = 0; page && s < chunk_->clear_masks.size(); ++s) {
-        chunk_->clear_masks[s] |= uint64_t{1} << detail::clear_bit(page->clear_hosts[s]);
+    chunk_->clear_masks = {};
+    chunk_->all = {};
+    for (size_t i = 0; i < chunk_->pages.size(); ++i) {
+      if (!chunk_->pages[i]) continue;
+      const Summary& summary = chunk_->summaries[i];
+      chunk_->all.merge(summary);
+      auto leaf = static_cast<LeafIndex>(chunk_index_ * kLeavesPerChunk + i);
+      if (root_->fleet->shared_row(leaf) >= 0) continue;
+      for (size_t s = 0; s < fleet::kNumSeries; ++s) {
+        chunk_->clear_masks[s] |= uint64_t{1} << detail::clear_bit(summary.clear[s]);
       }
     }
     chunk_ = nullptr;
@@ -121,24 +133,55 @@ Root empty_root(std::shared_ptr<const Fleet> fleet, bool is_slice) {
 }
 
 /// Enters a claim's GPUs of one host. Errors: kAlreadyExists.
-Status enter(HostState& state, const std::shared_ptr<const Claim>& claim, GpuMask gpus, const Fleet& fleet,
-             HostIndex host) {
-  for (const Busy& busy : state.busy) {
-    bool apart = busy.end_ns <= claim->start_ns || busy.start_ns >= claim->end_ns;
-    if (!apart && (busy.gpus & gpus) != 0) {
+Status enter(Page& page, int32_t slot, const std::shared_ptr<const Claim>& claim, GpuMask gpus,
+             std::string_view host_id) {
+  auto begin = std::ranges::lower_bound(page.busy, slot, {}, &Busy::slot);
+  auto at = begin;
+  for (auto busy = begin; busy != page.busy.end() && busy->slot == slot; ++busy) {
+    bool apart = busy->end_ns <= claim->start_ns || busy->start_ns >= claim->end_ns;
+    if (!apart && (busy->gpus & gpus) != 0) {
       return fail(Code::kAlreadyExists, fmt::format("host '{}': '{}' wants GPUs that '{}' has in that time",
-                                                    fleet.host(host).id, claim->id, busy.claim->id));
+                                                    host_id, claim->id, busy->claim->id));
+    }
+    if (std::pair(busy->start_ns, std::string_view(busy->claim->id)) <
+        std::pair(claim->start_ns, std::string_view(claim->id))) {
+      at = busy + 1;
     }
   }
-  auto before = [](const Busy& a, const Busy& b) {
-    return a.start_ns != b.start_ns ? a.start_ns < b.start_ns : a.claim->id < b.claim->id;
-  };
-  Busy entry{claim->start_ns, claim->end_ns, gpus, claim};
-  state.busy.insert(std::upper_bound(state.busy.begin(), state.busy.end(), entry, before), entry);
+  page.busy.insert(at, {claim->start_ns, claim->end_ns, gpus, slot, claim});
   return {};
 }
 
+/// The flaw of a slot, made when there is none; one that says nothing is dropped by `tidy`.
+Flaw& flaw_at(Page& page, int32_t slot) {
+  auto at = std::ranges::lower_bound(page.flaws, slot, {}, &Flaw::slot);
+  if (at == page.flaws.end() || at->slot != slot) at = page.flaws.insert(at, Flaw{slot, false, {}});
+  return *at;
+}
+
+void tidy(Page& page) {
+  std::erase_if(page.flaws, [](const Flaw& flaw) { return !flaw.is_lemon && !flaw.out_of_use; });
+}
+
 }  // namespace
+
+namespace detail {
+
+HostView view_host(const Root& root, HostIndex host) {
+  const fleet::Host& entry = root.fleet->host(host);
+  const Page* page = find_page(root, entry.leaf);
+  if (page == nullptr) return {};
+  auto slot = host - root.fleet->leaf(entry.leaf).first_host;
+  HostView view;
+  view.exists = root.is_slice ? page->exists[static_cast<size_t>(slot)] : all_gpus(entry.gpus);
+  auto flaw = std::ranges::lower_bound(page->flaws, slot, {}, &Flaw::slot);
+  if (flaw != page->flaws.end() && flaw->slot == slot) view.flaw = &*flaw;
+  auto busy = std::ranges::equal_range(page->busy, slot, {}, &Busy::slot);
+  view.busy = {busy.begin(), busy.end()};
+  return view;
+}
+
+}  // namespace detail
 
 Snapshot::Snapshot(std::shared_ptr<const Fleet> fleet) {
   Root root = empty_root(std::move(fleet), false);
@@ -153,7 +196,9 @@ Snapshot Snapshot::within(std::shared_ptr<const Fleet> fleet, std::span<const Ho
   std::ranges::sort(sorted, {}, &HostGpus::host);
   Editor editor(root);
   for (const HostGpus& host : sorted) {
-    editor.set(host.host, {host.gpus & detail::all_gpus(root.fleet->host(host.host).gpus), std::nullopt, {}});
+    Page& page = editor.page_of(host.host);
+    page.exists[static_cast<size_t>(editor.slot_of(host.host))] =
+        host.gpus & detail::all_gpus(root.fleet->host(host.host).gpus);
   }
   return Snapshot(editor.finish());
 }
@@ -175,57 +220,84 @@ Result<Snapshot> Snapshot::with_claim(const Claim& claim) const {
     if (part.host <= last) return refuse("its hosts are not in ascending order");
     if (static_cast<size_t>(part.host) >= fleet().hosts().size()) return refuse("a host does not exist");
     last = part.host;
-    HostState state = editor.get(part.host);
-    if (part.gpus == 0 || (part.gpus & ~state.exists) != 0) {
-      return refuse(fmt::format("host '{}' has no such GPUs here", fleet().host(part.host).id));
+    const std::string& id = fleet().host(part.host).id;
+    Page& page = editor.page_of(part.host);
+    int32_t slot = editor.slot_of(part.host);
+    GpuMask exists =
+        is_slice() ? page.exists[static_cast<size_t>(slot)] : detail::all_gpus(fleet().host(part.host).gpus);
+    if (part.gpus == 0 || (part.gpus & ~exists) != 0) {
+      return refuse(fmt::format("host '{}' has no such GPUs here", id));
     }
-    TH_RETURN_IF_ERROR(enter(state, shared, part.gpus, fleet(), part.host));
-    editor.set(part.host, std::move(state));
+    TH_RETURN_IF_ERROR(enter(page, slot, shared, part.gpus, id));
   }
   return Snapshot(editor.finish());
 }
 
 Snapshot Snapshot::without_claim(const Claim& claim) const {
   Editor editor(*root_);
+  LeafIndex last = -1;
   for (const HostGpus& part : claim.hosts) {
-    const HostState* old = detail::find_state(*root_, part.host);
-    if (old == nullptr) continue;
-    HostState state = *old;
-    std::erase_if(state.busy, [&](const Busy& busy) { return busy.claim->id == claim.id; });
-    editor.set(part.host, std::move(state));
+    LeafIndex leaf = fleet().host(part.host).leaf;
+    if (leaf == last || detail::find_page(*root_, leaf) == nullptr) continue;
+    last = leaf;
+    std::erase_if(editor.page_of(part.host).busy,
+                  [&](const Busy& busy) { return busy.claim->id == claim.id; });
   }
   return Snapshot(editor.finish());
 }
 
 Snapshot Snapshot::with_out_of_use(HostIndex host, std::optional<std::string> reason) const {
   Editor editor(*root_);
-  HostState state = editor.get(host);
-  state.out_of_use = std::move(reason);
-  editor.set(host, std::move(state));
+  Page& page = editor.page_of(host);
+  flaw_at(page, editor.slot_of(host)).out_of_use = std::move(reason);
+  tidy(page);
   return Snapshot(editor.finish());
 }
 
+Snapshot Snapshot::with_lemon(HostIndex host, bool is_lemon) const {
+  Editor editor(*root_);
+  Page& page = editor.page_of(host);
+  Flaw& flaw = flaw_at(page, editor.slot_of(host));
+  editor.root().num_lemons += static_cast<int32_t>(is_lemon) - static_cast<int32_t>(flaw.is_lemon);
+  flaw.is_lemon = is_lemon;
+  tidy(page);
+  return Snapshot(editor.finish());
+}
+
+Snapshot Snapshot::with_power_cap(fleet::SiteIndex site, int64_t watts, int64_t start_ns,
+                                  int64_t end_ns) const {
+  TH_CHECK(site >= 0 && static_cast<size_t>(site) < fleet().sites().size());
+  auto root = std::make_shared<Root>(*root_);
+  root->caps.push_back({site, watts, start_ns, end_ns});
+  return Snapshot(std::shared_ptr<const Root>(std::move(root)));
+}
+
 HostUse Snapshot::host_use(HostIndex host, int64_t time_ns) const {
-  const HostState* state = detail::find_state(*root_, host);
-  if (state == nullptr) return {std::nullopt, is_slice() ? 0 : detail::all_gpus(fleet().host(host).gpus), 0};
-  HostUse use{state->out_of_use, state->exists, 0};
-  for (const Busy& busy : state->busy) {
+  HostView view = detail::view_host(*root_, host);
+  HostUse use{std::nullopt, view.exists, 0, view.flaw != nullptr && view.flaw->is_lemon};
+  if (view.flaw != nullptr) use.out_of_use = view.flaw->out_of_use;
+  for (const Busy& busy : view.busy) {
     if (busy.start_ns <= time_ns && time_ns < busy.end_ns) use.busy |= busy.gpus;
   }
   return use;
 }
 
 int64_t Snapshot::rack_power_w(RackIndex rack, int64_t time_ns) const {
-  const Page* page = detail::find_page(*root_, fleet().rack(rack).leaf);
-  if (page == nullptr) return 0;
-  return detail::peak_power_w({*root_, -1, time_ns, time_ns + 1}, *page, rack);
+  const RackIndex racks[] = {rack};
+  return detail::PowerProfile({*root_, -1}, racks).peak_w(time_ns, time_ns + 1);
+}
+
+int64_t Snapshot::row_power_w(fleet::RowIndex row, int64_t time_ns) const {
+  return detail::PowerProfile({*root_, -1}, fleet().row(row).racks).peak_w(time_ns, time_ns + 1);
+}
+
+int64_t Snapshot::site_power_w(fleet::SiteIndex site, int64_t time_ns) const {
+  return detail::site_profile({*root_, -1}, site).peak_w(time_ns, time_ns + 1);
 }
 
 std::vector<std::shared_ptr<const Claim>> Snapshot::claims_on(HostIndex host) const {
   std::vector<std::shared_ptr<const Claim>> claims;
-  if (const HostState* state = detail::find_state(*root_, host)) {
-    for (const Busy& busy : state->busy) claims.push_back(busy.claim);
-  }
+  for (const Busy& busy : detail::view_host(*root_, host).busy) claims.push_back(busy.claim);
   return claims;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 // Who has which GPUs when: an immutable picture of the fleet over time. The next picture shares all but the
-// path that a claim touches: root → chunk of leaves → leaf → host.
+// path that a claim touches: root → chunk of leaves → leaf.
 
 #include <cstdint>
 #include <memory>
@@ -42,6 +42,7 @@ struct HostUse {
   std::optional<std::string> out_of_use;  // the reason, when drained, cordoned or down
   GpuMask gpus = 0;                       // that exist in this snapshot
   GpuMask busy = 0;                       // claimed at the time asked for
+  bool is_lemon = false;                  // fails too often: used only when nothing else fits
 };
 
 namespace detail {
@@ -71,10 +72,19 @@ class Snapshot {
   /// back in use.
   Snapshot with_out_of_use(HostIndex host, std::optional<std::string> reason) const;
 
+  /// A host that fails too often: placed on only when nothing else fits.
+  Snapshot with_lemon(HostIndex host, bool is_lemon) const;
+  /// The site may draw at most so many watts in [start_ns, end_ns), beside its own budget; claims stay as
+  /// they are, nothing new passes it. Several caps hold together. A copy without the cap is the snapshot
+  /// before it.
+  Snapshot with_power_cap(fleet::SiteIndex site, int64_t watts, int64_t start_ns, int64_t end_ns) const;
+
   HostUse host_use(HostIndex host, int64_t time_ns) const;
   /// Watts that the rack draws at a time: idle watts of each host with a claim, and the watts of each claimed
   /// GPU.
   int64_t rack_power_w(RackIndex rack, int64_t time_ns) const;
+  int64_t row_power_w(fleet::RowIndex row, int64_t time_ns) const;
+  int64_t site_power_w(fleet::SiteIndex site, int64_t time_ns) const;
   /// Claims on a host, by start.
   std::vector<std::shared_ptr<const Claim>> claims_on(HostIndex host) const;
 
