@@ -54,7 +54,8 @@ std::string prometheus_text(const Controller& c) {
   Scrape out;
   put_fleet(out, c);
   std::map<std::string, int64_t> slices, jobs, nodes, deployments;
-  int64_t microusd = 0, gpu_ns = 0, lost_steps = 0, restarts = 0;
+  ledger::GpuNs gpu_ns = 0;
+  int64_t microusd = 0, lost_steps = 0, restarts = 0;
   for (const auto& [id, slice] : state.slices) {
     ++slices[slice_state(c, slice)];
     microusd += slice.cost_microusd_at(c.core.now_ns());

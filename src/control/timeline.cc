@@ -103,6 +103,32 @@ struct Describer {
   Pair operator()(const ledger::DeploymentStopped& e) {
     return {"deployment " + e.name + (e.failed ? " failed" : " stopped"), e.reason};
   }
+  Pair operator()(const ledger::PolicyLoaded&) { return {"policy loaded", ""}; }
+  Pair operator()(const ledger::KeyOwned& e) { return {"key of account " + e.account, ""}; }
+  Pair operator()(const ledger::SliceOwned& e) {
+    return {fmt::format("account {}, QOS {}{}", e.account, e.qos, e.spot ? ", spot" : ""), ""};
+  }
+  Pair operator()(const ledger::JobOwned& e) {
+    return {fmt::format("account {}, QOS {}", e.account, e.qos), ""};
+  }
+  Pair operator()(const ledger::JobPreempted& e) {
+    return {"preempted: its ranks were told to save their work", e.reason};
+  }
+  Pair operator()(const ledger::JobRequeued& e) { return {"back in the queue", e.reason}; }
+  Pair operator()(const ledger::SliceResizing& e) {
+    return {fmt::format("slice grows to {} GPUs: {} more hosts are being made", e.gpus, e.add.size()), ""};
+  }
+  Pair operator()(const ledger::SliceResized& e) {
+    return {fmt::format("slice has {} GPUs", e.gpus),
+            join(e.remove, ", ") + (e.remove.empty() ? "" : " given back")};
+  }
+  Pair operator()(const ledger::SliceResizeFailed& e) { return {"slice keeps its size", e.reason}; }
+  Pair operator()(const ledger::ReservationCreated& e) {
+    return {fmt::format("reservation {} of {} hosts", e.reservation, e.hosts.size()), e.reason};
+  }
+  Pair operator()(const ledger::ReservationEnded& e) {
+    return {"reservation " + e.reservation + " ended", e.reason};
+  }
   Pair operator()(const ledger::UsageRecorded& e) {
     return {fmt::format("{} requests metered", e.records.size()), ""};
   }

@@ -242,16 +242,18 @@ Json key_json(const ledger::Key& key) {
 
 Json usage_json(const Controller& c) {
   Json items = Json::array(), tokens = Json::array();
-  int64_t gpu_ns = 0, microusd = 0;
+  ledger::GpuNs gpu_ns = 0;
+  int64_t microusd = 0;
   for (const auto& [id, slice] : c.core.state().slices) {
-    const int64_t slice_ns = slice.gpu_ns_at(c.core.now_ns());
+    const ledger::GpuNs slice_ns = slice.gpu_ns_at(c.core.now_ns());
     const int64_t slice_microusd = slice.cost_microusd_at(c.core.now_ns());
     if (slice.ready_ns == 0) continue;
     items.push_back({{"slice", slice.terms.name},
                      {"id", id},
                      {"series", slice.terms.series},
                      {"gpus", slice.terms.gpus},
-                     {"gpu_ns", slice_ns},
+                     {"gpu_ns", static_cast<int64_t>(std::min<ledger::GpuNs>(slice_ns, INT64_MAX))},
+                     {"account", slice.owner.account},
                      {"microusd", slice_microusd}});
     gpu_ns += slice_ns;
     microusd += slice_microusd;

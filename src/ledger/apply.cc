@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/units.h"
+#include "ledger/apply_tenants.h"
 #include "ledger/state.h"
 
 namespace th::ledger {
@@ -24,13 +25,17 @@ class Applier {
  public:
   Applier(State& state, int64_t now_ns) : s_(state), now_(now_ns) {}
 
+  template <class E>
+  requires requires(State& s, const E& e) { detail::apply(s, e, int64_t{}); }
+  Status operator()(const E& e) { return detail::apply(s_, e, now_); }
+
   Status operator()(const FleetLoaded& e) {
     s_.fleet = e;
     return {};
   }
   Status operator()(const KeyAdded& e) {
     if (s_.keys.count(e.id)) return refuse("key " + e.id + " exists already");
-    s_.keys[e.id] = Key{e.id, e.name, e.sha256, e.role, now_, false};
+    s_.keys[e.id] = Key{e.id, e.name, e.sha256, e.role, "", now_, false};
     s_.next_key = std::max(s_.next_key, number_of(e.id) + 1);
     return {};
   }
@@ -72,16 +77,19 @@ class Applier {
     return with_slice(e.slice, {SliceState::kStarting}, [&](Slice& slice) -> Status {
       slice.state = SliceState::kReady;
       slice.ready_ns = slice.metered_until_ns = now_;
+      int64_t gpus = 0;
       for (const std::string& vm : slice.vms) {
-        if (s_.vms[vm].state == VmState::kReady) slice.metered_gpus += s_.vms[vm].gpus;
+        if (s_.vms[vm].state == VmState::kReady) gpus += s_.vms[vm].gpus;
       }
+      meter(slice, gpus);
       return {};
     });
   }
   Status operator()(const SliceReleasing& e) {
     return with_slice(e.slice, {SliceState::kHeld, SliceState::kStarting, SliceState::kReady},
                       [&](Slice& slice) -> Status {
-                        meter(slice, 0);
+                        if (slice.state == SliceState::kReady) meter(slice, 0);
+                        slice.resize.reset();
                         slice.state = SliceState::kReleasing;
                         slice.reason = e.reason;
                         return {};
@@ -159,6 +167,8 @@ class Applier {
       job.attempt_open = true, job.attempt_succeeded = false, job.attempt_started_ns = now_;
       job.state = e.attempt == 1 ? JobState::kStarting : JobState::kRestarting;
       if (job.started_ns == 0) job.started_ns = now_;
+      job.preempted_until_ns = 0, job.preempted_by.clear();
+      detail::count_guest(s_, job, job.submitted.gpus, now_);
       job.ranks.clear();
       for (const RankPlace& place : e.ranks) job.ranks.push_back({place, false, 0, 0, {}});
       return {};
@@ -184,7 +194,7 @@ class Applier {
   }
   Status operator()(const CheckpointSaved& e) {
     return with_job(e.job, [&](Job& job) -> Status {
-      job.checkpoint_step = e.step;
+      job.checkpoint_step = e.step, job.checkpoint_ns = now_;
       return {};
     });
   }
@@ -321,18 +331,16 @@ class Applier {
   }
 
   /// Closes what was metered up to now and goes on with `gpus`.
-  void meter(Slice& slice, int64_t gpus) {
-    slice.gpu_ns = slice.gpu_ns_at(now_);
-    slice.metered_until_ns = now_;
-    slice.metered_gpus = gpus;
-  }
+  void meter(Slice& slice, int64_t gpus) { detail::meter(s_, slice, gpus, now_); }
   void meter_by(const Vm& vm, int64_t change) {
     const auto slice = s_.slices.find(vm.slice);
     if (slice == s_.slices.end() || slice->second.state != SliceState::kReady) return;
+    if (!detail::is_paid(slice->second, vm)) return;
     meter(slice->second, slice->second.metered_gpus + change);
   }
   void close_attempt(Job& job) {
     job.attempt_open = false;
+    detail::count_guest(s_, job, -job.submitted.gpus, now_);
     const auto slice = s_.slices.find(job.slice);
     const int64_t price = slice == s_.slices.end() ? 0 : slice->second.terms.microusd_per_gpu_hour;
     job.cost_microusd += cost_microusd(job.submitted.gpus, now_ - job.attempt_started_ns, price);

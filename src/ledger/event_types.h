@@ -7,13 +7,9 @@
 #include <string>
 #include <vector>
 
-namespace th::ledger {
+#include "ledger/event_fields.h"
 
-#define TH_EVENT(kind)                       \
-  static constexpr const char* kKind = kind; \
-  template <class Self, class V>             \
-  static void fields(Self& e, V& v)
-#define TH_PART() TH_EVENT("")
+namespace th::ledger {
 
 /// A share of one host that a slice owns.
 struct Share {
@@ -226,8 +222,6 @@ struct UsageRecorded {
   TH_EVENT("usage_recorded") { v("journal", e.journal), v("records", e.records); }
 };
 
-#undef TH_EVENT
-#undef TH_PART
 #undef TH_SLICE_EVENT
 
 }  // namespace th::ledger

@@ -55,6 +55,7 @@ class LedgerTest : public ::testing::Test {
 
 SliceHeld held(const std::string& id, int64_t gpus, int64_t price) {
   SliceHeld out;
+  out.end_ns = kDay;
   out.slice = id, out.name = "demo", out.series = "LOCAL", out.gpus = gpus, out.microusd_per_gpu_hour = price;
   out.hosts = {{"h0", "r0", "leaf0", gpus / 2}, {"h1", "r0", "leaf0", gpus / 2}};
   return out;

@@ -6,12 +6,13 @@
 
 namespace th::ledger {
 
-int64_t Slice::gpu_ns_at(int64_t now_ns) const {
-  return gpu_ns + metered_gpus * std::max<int64_t>(0, now_ns - metered_until_ns);
+GpuNs Slice::gpu_ns_at(int64_t now_ns) const {
+  const int64_t until_ns = std::min(now_ns, terms.end_ns);
+  return gpu_ns + static_cast<GpuNs>(metered_gpus) * std::max<int64_t>(0, until_ns - metered_until_ns);
 }
 
 int64_t Slice::cost_microusd_at(int64_t now_ns) const {
-  return th::cost_microusd(1, gpu_ns_at(now_ns), terms.microusd_per_gpu_hour);
+  return cost_of(gpu_ns_at(now_ns), terms.microusd_per_gpu_hour);
 }
 
 const Slice* State::find_slice(std::string_view name_or_id) const {

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "ledger/event.h"
+#include "ledger/tenants.h"
 
 namespace th::ledger {
 
@@ -21,25 +23,34 @@ template <class T>
 using ById = std::map<std::string, T, IdLess>;
 
 struct Key {
-  std::string id, name, sha256, role;
+  std::string id, name, sha256, role, account;
   int64_t created_ns = 0;
   bool revoked = false;
 };
 
 enum class SliceState { kHeld, kStarting, kReady, kReleasing, kReleased, kFailed, kExpired };
 
+/// Under way: hosts that are being made ready beside those of the slice.
+struct Resize {
+  SliceResizing asked;
+  int64_t since_ns = 0;
+};
+
 struct Slice {
   SliceHeld terms;  // hosts: as they are now (replacements applied)
   SliceState state = SliceState::kHeld;
+  Owner owner;
+  std::optional<Resize> resize;
   std::string reason;
   std::vector<std::string> vms;  // all it ever had, in order
   int64_t held_ns = 0, ready_ns = 0, ended_ns = 0;
   // What is paid: GPU-nanoseconds of the nodes that were there, up to metered_until_ns; metered_gpus run
-  // since then.
-  int64_t gpu_ns = 0, metered_gpus = 0, metered_until_ns = 0;
+  // since then, at most to the end of its window.
+  GpuNs gpu_ns = 0;
+  int64_t metered_gpus = 0, metered_until_ns = 0;
 
   bool live() const { return state < SliceState::kReleased; }  // holds its hosts
-  int64_t gpu_ns_at(int64_t now_ns) const;
+  GpuNs gpu_ns_at(int64_t now_ns) const;
   int64_t cost_microusd_at(int64_t now_ns) const;
 };
 
@@ -63,13 +74,17 @@ struct Rank {
 struct Job {
   JobSubmitted submitted;
   JobState state = JobState::kPending;
+  Owner owner;
   std::string slice;                     // id; empty while it waits for one of its own
   std::string end_state;                 // how it will finish; empty: nobody stopped it
   int64_t attempt = 0, master_port = 0;  // the last attempt, from 1; 0: none yet
   bool attempt_open = false;             // started and not ended
   bool attempt_succeeded = false;        // every rank of the last one exited with 0
   std::vector<Rank> ranks;               // of the last attempt
-  int64_t checkpoint_step = 0, lost_steps = 0;
+  int64_t checkpoint_step = 0, checkpoint_ns = 0, lost_steps = 0;
+  int64_t preempted_until_ns = 0,
+          preemptions = 0;  // until: saves its work for so long; 0: it is not preempted
+  std::string preempted_by;
   int64_t retries_used = 0;  // serve: since it was last ready
   std::string reason, result;
   int64_t submitted_ns = 0, started_ns = 0, running_ns = 0, ended_ns = 0;
@@ -104,6 +119,10 @@ struct State {
   std::map<std::string, Deployment> deployments;
   std::map<std::pair<std::string, std::string>, TokenUsage> tokens;  // (deployment, key id)
   std::map<std::string, int64_t> journals;                           // gateway journal → last seq taken
+  std::map<std::string, AccountUsage> accounts;
+  std::map<std::string, ReservationCreated> reservations;
+  std::string policy_sha256;
+  int64_t half_life_ns = kDefaultHalfLifeNs;
   int64_t next_slice = 1, next_job = 1, next_vm = 1, next_key = 1;
 
   /// The live slice of that name, else the last one that had it, else the one with that id; null if none.

@@ -1,0 +1,158 @@
+#include "ledger/apply_tenants.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/units.h"
+
+namespace th::ledger {
+namespace {
+
+Status refuse(std::string what) { return fail(Code::kDataLoss, std::move(what)); }
+
+}  // namespace
+
+/// The integral of 2^(−age/H) over what ran since at_ns, beside what was there.
+double AccountUsage::at(int64_t now_ns, int64_t half_life_ns) const {
+  const double span_s = static_cast<double>(std::max<int64_t>(0, now_ns - at_ns)) / kSecond;
+  const double half_life_s = static_cast<double>(half_life_ns) / kSecond;
+  const double left = std::exp2(-span_s / half_life_s);
+  return gpu_s * left + static_cast<double>(gpus) * half_life_s / std::log(2.0) * (1 - left);
+}
+
+void AccountUsage::run(int64_t more_gpus, int64_t now_ns, int64_t half_life_ns) {
+  gpu_s = at(now_ns, half_life_ns);
+  at_ns = now_ns;
+  gpus += more_gpus;
+}
+
+int64_t cost_of(GpuNs gpu_ns, int64_t microusd_per_gpu_hour) {
+  return static_cast<int64_t>((gpu_ns * microusd_per_gpu_hour + kHour / 2) / kHour);
+}
+
+namespace detail {
+
+bool is_paid(const Slice& slice, const Vm& vm) {
+  return std::ranges::any_of(slice.terms.hosts, [&](const Share& share) { return share.host == vm.host; });
+}
+
+void meter(State& state, Slice& slice, int64_t gpus, int64_t now_ns) {
+  slice.gpu_ns = slice.gpu_ns_at(now_ns);
+  slice.metered_until_ns = now_ns;
+  state.accounts[slice.owner.account].run(gpus - slice.metered_gpus, now_ns, state.half_life_ns);
+  slice.metered_gpus = gpus;
+}
+
+void count_guest(State& state, const Job& job, int64_t gpus, int64_t now_ns) {
+  const auto slice = state.slices.find(job.slice);
+  if (slice == state.slices.end() || slice->second.owner.account == job.owner.account) return;
+  state.accounts[job.owner.account].run(gpus, now_ns, state.half_life_ns);
+}
+
+Status apply(State& state, const PolicyLoaded& e, int64_t now_ns) {
+  if (e.half_life_ns <= 0) return refuse("policy without a half-life");
+  for (auto& [name, usage] : state.accounts) usage.run(0, now_ns, state.half_life_ns);
+  state.half_life_ns = e.half_life_ns;
+  state.policy_sha256 = e.sha256;
+  return {};
+}
+
+Status apply(State& state, const KeyOwned& e, int64_t) {
+  const auto key = state.keys.find(e.key);
+  if (key == state.keys.end()) return refuse("key " + e.key + " is unknown");
+  key->second.account = e.account;
+  return {};
+}
+
+Status apply(State& state, const SliceOwned& e, int64_t) {
+  const auto slice = state.slices.find(e.slice);
+  if (slice == state.slices.end()) return refuse("slice " + e.slice + " is unknown");
+  if (slice->second.ready_ns != 0) return refuse("slice " + e.slice + " is metered already");
+  slice->second.owner = {e.account, e.user, e.qos, "", e.reservation, e.spot};
+  return {};
+}
+
+Status apply(State& state, const JobOwned& e, int64_t) {
+  const auto job = state.jobs.find(e.job);
+  if (job == state.jobs.end()) return refuse("job " + e.job + " is unknown");
+  if (job->second.attempt != 0) return refuse("job " + e.job + " has started already");
+  job->second.owner = {e.account, e.user, e.qos, e.partition, "", false};
+  return {};
+}
+
+Status apply(State& state, const JobPreempted& e, int64_t) {
+  const auto job = state.jobs.find(e.job);
+  if (job == state.jobs.end()) return refuse("job " + e.job + " is unknown");
+  if (job->second.ended()) return refuse("job " + e.job + " has ended");
+  job->second.preempted_until_ns = e.deadline_ns;
+  job->second.preempted_by = e.by;
+  ++job->second.preemptions;
+  return {};
+}
+
+Status apply(State& state, const JobRequeued& e, int64_t) {
+  const auto job = state.jobs.find(e.job);
+  if (job == state.jobs.end()) return refuse("job " + e.job + " is unknown");
+  if (job->second.ended() || job->second.attempt_open) return refuse("job " + e.job + " cannot be put back");
+  job->second.slice.clear();
+  job->second.state = JobState::kPending;
+  job->second.reason = e.reason;
+  job->second.preempted_until_ns = 0, job->second.preempted_by.clear();
+  return {};
+}
+
+Status apply(State& state, const SliceResizing& e, int64_t now_ns) {
+  const auto slice = state.slices.find(e.slice);
+  if (slice == state.slices.end() || slice->second.state != SliceState::kReady)
+    return refuse("slice " + e.slice + " is not ready");
+  if (slice->second.resize) return refuse("slice " + e.slice + " is being resized already");
+  slice->second.resize = Resize{e, now_ns};
+  return {};
+}
+
+Status apply(State& state, const SliceResized& e, int64_t now_ns) {
+  const auto found = state.slices.find(e.slice);
+  if (found == state.slices.end() || found->second.state != SliceState::kReady)
+    return refuse("slice " + e.slice + " is not ready");
+  Slice& slice = found->second;
+  auto& hosts = slice.terms.hosts;
+  std::erase_if(
+      hosts, [&](const Share& share) { return std::ranges::find(e.remove, share.host) != e.remove.end(); });
+  if (slice.resize) {
+    for (const ResizeHost& host : slice.resize->asked.add)
+      hosts.push_back({host.host, host.rack, host.leaf, host.gpus});
+  }
+  slice.terms.gpus = e.gpus, slice.terms.price_microusd = e.price_microusd;
+  slice.resize.reset();
+  slice.reason.clear();
+  int64_t gpus = 0;
+  for (const std::string& id : slice.vms) {
+    const Vm& vm = state.vms.at(id);
+    if (vm.state == VmState::kReady && is_paid(slice, vm)) gpus += vm.gpus;
+  }
+  meter(state, slice, gpus, now_ns);
+  return {};
+}
+
+Status apply(State& state, const SliceResizeFailed& e, int64_t) {
+  const auto slice = state.slices.find(e.slice);
+  if (slice == state.slices.end() || !slice->second.resize)
+    return refuse("slice " + e.slice + " is not being resized");
+  slice->second.resize.reset();
+  slice->second.reason = e.reason;
+  return {};
+}
+
+Status apply(State& state, const ReservationCreated& e, int64_t) {
+  if (!state.reservations.emplace(e.reservation, e).second)
+    return refuse("reservation " + e.reservation + " exists already");
+  return {};
+}
+
+Status apply(State& state, const ReservationEnded& e, int64_t) {
+  if (!state.reservations.erase(e.reservation)) return refuse("reservation " + e.reservation + " is unknown");
+  return {};
+}
+
+}  // namespace detail
+}  // namespace th::ledger

@@ -1,0 +1,27 @@
+#pragma once
+// apply() for the events of tenant_events.h.
+
+#include "ledger/state.h"
+
+namespace th::ledger::detail {
+
+Status apply(State& state, const PolicyLoaded& e, int64_t now_ns);
+Status apply(State& state, const KeyOwned& e, int64_t now_ns);
+Status apply(State& state, const SliceOwned& e, int64_t now_ns);
+Status apply(State& state, const JobOwned& e, int64_t now_ns);
+Status apply(State& state, const JobPreempted& e, int64_t now_ns);
+Status apply(State& state, const JobRequeued& e, int64_t now_ns);
+Status apply(State& state, const SliceResizing& e, int64_t now_ns);
+Status apply(State& state, const SliceResized& e, int64_t now_ns);
+Status apply(State& state, const SliceResizeFailed& e, int64_t now_ns);
+Status apply(State& state, const ReservationCreated& e, int64_t now_ns);
+Status apply(State& state, const ReservationEnded& e, int64_t now_ns);
+
+/// Closes what the slice was metered up to now and goes on with `gpus`.
+void meter(State& state, Slice& slice, int64_t gpus, int64_t now_ns);
+/// Whether the VM stands on a host that the slice pays.
+bool is_paid(const Slice& slice, const Vm& vm);
+/// The job's ranks on a slice of somebody else begin (+gpus) or end (−gpus) to count for its account.
+void count_guest(State& state, const Job& job, int64_t gpus, int64_t now_ns);
+
+}  // namespace th::ledger::detail
