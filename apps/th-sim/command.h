@@ -51,4 +51,7 @@ class Command {
 
 // One a file of this folder.
 std::unique_ptr<Command> make_muri_command();
+std::unique_ptr<Command> make_itp_command();
+std::unique_ptr<Command> make_philly_command();
+std::unique_ptr<Command> make_swf_command();
 }  // namespace th

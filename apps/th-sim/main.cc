@@ -17,6 +17,9 @@ constexpr int kBadInput = 2;
 std::vector<std::unique_ptr<Command>> all_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(make_muri_command());
+  commands.push_back(make_itp_command());
+  commands.push_back(make_philly_command());
+  commands.push_back(make_swf_command());
   return commands;
 }
 

@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "sim/report/report.h"
+
 namespace th {
 
 void TraceFlags::add(Flags& flags) {
@@ -34,9 +36,20 @@ void add_skipped(Json& out, const sim::Skipped& skipped) {
 
 Status write_queue_report(const std::string& path, const Json& values, const sim::QueueSamples& samples,
                           int64_t gpus) {
-  (void)values, (void)samples, (void)gpus;
   if (path.empty()) return {};
-  return fail(Code::kFailedPrecondition, "--report: this command does not write one yet");
+  sim::Report report;
+  report.title = fmt::format("{}: {} GPUs under {}", values.at("trace").get<std::string>(), gpus,
+                             values.at("policy").get<std::string>());
+  for (const auto& [key, value] : values.items())
+    report.figures.emplace_back(key, value.is_string() ? value.get<std::string>() : dump_json(value));
+  sim::Track used("GPUs in use"), waiting("jobs that wait");
+  for (const sim::QueueSample& sample : samples.all()) {
+    used.set(sample.time_s, 100.0 * static_cast<double>(sample.gpus) / static_cast<double>(gpus));
+    waiting.set(sample.time_s, static_cast<double>(sample.waiting));
+    report.end_s = sample.time_s;
+  }
+  report.charts = {{"GPUs in use", "%", {std::move(used)}}, {"Queue", "jobs", {std::move(waiting)}}};
+  return sim::write_report(report, path);
 }
 
 }  // namespace th

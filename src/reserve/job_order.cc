@@ -36,28 +36,6 @@ int bin_of(double service_s, int from) {
   return bin;
 }
 
-/// The best chance of ending per second of service over all moments to stop looking, seen from `service_s`.
-/// Ends are even within a bin.
-double best_rate(std::span<const double> hazard, int bin, double service_s) {
-  const auto& edge = edges();
-  auto at = static_cast<size_t>(bin);
-  double width = edge[at + 1] - edge[at];
-  const double left = std::clamp((edge[at + 1] - service_s) / width, 0.0, 1.0);
-  double end = left < 1 ? 1 - std::pow(1 - hazard[at], left) : hazard[at];
-  width *= left;
-  double alive = 1, spent = 0, best = 0;
-  for (;;) {
-    spent += alive * width * (1 - end / 2);
-    alive *= 1 - end;
-    if (spent > 0) best = std::max(best, (1 - alive) / spent);
-    if (++at >= static_cast<size_t>(JobOrder::kBins)) return best;
-    // What is still to come cannot beat the best one so far: no stop later gives more than 1 / spent.
-    if (best * spent >= 1) return best;
-    width = edge[at + 1] - edge[at];
-    end = hazard[at];
-  }
-}
-
 }  // namespace
 
 double known_duration_key(double remaining_s, int32_t gpus) {
@@ -70,19 +48,9 @@ JobOrder::JobOrder(const JobOrderOptions& options) : options_(options) {
   hazard_.fill(kPriorHazard);
 }
 
-void JobOrder::refresh(int bin) {
-  auto b = static_cast<size_t>(bin);
-  hazard_[b] = (ends_[b] + options_.all_weight * kPriorHazard) / (at_risk_[b] + options_.all_weight);
-  for (auto& [gpus, size] : sizes_)
-    size.hazard[b] =
-        (size.ends[b] + options_.size_weight * hazard_[b]) / (size.at_risk[b] + options_.size_weight);
-}
-
 JobOrder::Job JobOrder::submit(double submit_s, int32_t gpus) {
   TH_CHECK(gpus >= 1);
-  auto [place, is_new] = sizes_.try_emplace(gpus);
-  Size& size = place->second;
-  if (is_new) size.hazard = hazard_;
+  Size& size = sizes_[gpus];
   auto job = static_cast<Job>(seen_.size());
   seen_.push_back({.submit_s = submit_s, .gpus = gpus, .rank = static_cast<int32_t>(size.jobs.size())});
   size.jobs.push_back(job);
@@ -101,7 +69,7 @@ void JobOrder::count(const Seen& seen, int from_bin, int to_bin, bool ended) {
       ends_[b] += 1;
       size.ends[b] += 1;
     }
-    refresh(bin);
+    hazard_[b] = (ends_[b] + options_.all_weight * kPriorHazard) / (at_risk_[b] + options_.all_weight);
   }
 }
 
@@ -136,50 +104,77 @@ void JobOrder::forget_keys_near(Job job) {
   forget([&](int32_t at) { return size.jobs[static_cast<size_t>(at)]; }, seen.rank, size.jobs.size());
 }
 
-/// `mass` gets the weight of `other` at its bin, to be summed from the last bin down to what was at risk.
-void JobOrder::observe(Bins& mass, Bins& ends, const Seen& from, Job other, int32_t rank) const {
+/// Adds the weight of `other` at its bin, to be summed from the last bin down to what was at risk.
+void JobOrder::observe(Around& around, const Seen& from, Job other, int32_t rank) const {
   const Seen& seen = seen_[static_cast<size_t>(other)];
+  if (seen.bin < around.first_bin || (!seen.ended && seen.bin == around.first_bin)) return;
   const double weight = rank_weight_[static_cast<size_t>(rank)] /
                         std::sqrt(1 + std::abs(seen.submit_s - from.submit_s) / options_.apart_s);
-  if (seen.ended) {
-    // Neighbours end at about the same age: half of it counts as one bin earlier or later.
-    const int last = kBins - 1;
-    for (auto [bin, share] : {std::pair(std::max(seen.bin - 1, 0), 0.25), std::pair(int{seen.bin}, 0.5),
-                              std::pair(std::min(seen.bin + 1, last), 0.25)}) {
-      ends[static_cast<size_t>(bin)] += share * weight;
-      mass[static_cast<size_t>(bin)] += share * weight;
-    }
-  } else if (seen.bin > 0) {
-    mass[static_cast<size_t>(seen.bin) - 1] += weight;
+  const auto bin = static_cast<size_t>(seen.bin);
+  if (!seen.ended) {
+    around.at_risk[bin - 1] += weight;
+    return;
+  }
+  // Neighbours end at about the same age: half of it counts as one bin earlier or later.
+  const size_t before = bin - (bin > 0 ? 1 : 0), after = std::min<size_t>(bin + 1, kBins - 1);
+  for (auto [at, share] : {std::pair(before, 0.25), std::pair(bin, 0.5), std::pair(after, 0.25)}) {
+    around.ends[at] += share * weight;
+    around.at_risk[at] += share * weight;
   }
 }
 
-JobOrder::Bins JobOrder::hazards(const Seen& seen, Job job) const {
-  Bins at_risk{}, ends{};
-  const Size& size = sizes_.at(seen.gpus);
-  const auto same = static_cast<int32_t>(size.jobs.size());
-  const auto all = static_cast<int32_t>(seen_.size());
+JobOrder::Around JobOrder::look_around(Job job) const {
+  const Seen& seen = seen_[static_cast<size_t>(job)];
+  Around around;
+  around.size = &sizes_.at(seen.gpus);
+  around.first_bin = seen.bin;
+  const std::vector<Job>& same = around.size->jobs;
+  const auto all_same = static_cast<int32_t>(same.size()), all = static_cast<int32_t>(seen_.size());
   for (int32_t rank = 1; rank <= options_.neighbours; ++rank) {
-    for (int32_t at : {seen.rank - rank, seen.rank + rank}) {
-      if (at >= 0 && at < same) observe(at_risk, ends, seen, size.jobs[static_cast<size_t>(at)], rank);
-    }
-    for (int32_t at : {job - rank, job + rank}) {
+    for (int32_t at : {seen.rank - rank, seen.rank + rank})
+      if (at >= 0 && at < all_same) observe(around, seen, same[static_cast<size_t>(at)], rank);
+    for (int32_t at : {job - rank, job + rank})
       if (at >= 0 && at < all && seen_[static_cast<size_t>(at)].gpus != seen.gpus)
-        observe(at_risk, ends, seen, at, rank);
-    }
+        observe(around, seen, at, rank);
   }
-  Bins out;
-  double sum = 0;
-  for (size_t b = kBins; b-- > 0;) {
-    sum += at_risk[b];
-    out[b] = (ends[b] + options_.local_weight * size.hazard[b]) / (sum + options_.local_weight);
+  for (auto b = static_cast<size_t>(kBins) - 1; b-- > static_cast<size_t>(seen.bin);)
+    around.at_risk[b] += around.at_risk[b + 1];
+  return around;
+}
+
+/// The chance that a job ends in the bin if it has come to it: its neighbours', leaning on that of its GPU
+/// count where they are few, which leans on that of all jobs.
+double JobOrder::hazard(const Around& around, size_t bin) const {
+  const double of_size = (around.size->ends[bin] + options_.size_weight * hazard_[bin]) /
+                         (around.size->at_risk[bin] + options_.size_weight);
+  return (around.ends[bin] + options_.local_weight * of_size) / (around.at_risk[bin] + options_.local_weight);
+}
+
+/// The best chance of ending per second of service over all moments to stop looking, seen from `service_s`.
+/// Ends are even within a bin.
+double JobOrder::best_rate(const Around& around, int bin, double service_s) const {
+  const auto& edge = edges();
+  auto at = static_cast<size_t>(bin);
+  double width = edge[at + 1] - edge[at];
+  const double left = std::clamp((edge[at + 1] - service_s) / width, 0.0, 1.0);
+  double end = hazard(around, at);
+  end *= left / (1 - end * (1 - left));
+  width *= left;
+  double alive = 1, spent = 0, best = 0;
+  for (;;) {
+    spent += alive * width * (1 - end / 2);
+    alive *= 1 - end;
+    if (spent > 0) best = std::max(best, (1 - alive) / spent);
+    // What is still to come cannot beat the best so far: no later stop gives more than 1 / spent.
+    if (++at >= static_cast<size_t>(kBins) || best * spent >= 1) return best;
+    width = edge[at + 1] - edge[at];
+    end = hazard(around, at);
   }
-  return out;
 }
 
 double JobOrder::key(Job job) {
   Seen& seen = seen_[static_cast<size_t>(job)];
-  if (seen.key == 0) seen.key = seen.gpus / best_rate(hazards(seen, job), seen.bin, seen.service_s);
+  if (seen.key == 0) seen.key = seen.gpus / best_rate(look_around(job), seen.bin, seen.service_s);
   return seen.key;
 }
 
@@ -190,10 +185,10 @@ void JobOrder::renew() {
 double JobOrder::passes_at(Job job, double limit, double from_s, double to_s) const {
   const Seen& seen = seen_[static_cast<size_t>(job)];
   if (from_s > to_s) return kInfinity;
-  const Bins hazard = hazards(seen, job);
+  const Around around = look_around(job);
   int bin = bin_of(from_s, seen.bin);
   for (double at = from_s; at <= to_s;) {
-    if (seen.gpus / best_rate(hazard, bin, at) > limit) return at;
+    if (seen.gpus / best_rate(around, bin, at) > limit) return at;
     if (++bin >= kBins) break;
     at = edges()[static_cast<size_t>(bin)];
   }

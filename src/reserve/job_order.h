@@ -66,13 +66,21 @@ class JobOrder {
   };
   struct Size {
     std::vector<Job> jobs;
-    Bins ends{}, at_risk{}, hazard{};
+    Bins ends{}, at_risk{};
   };
 
-  Bins hazards(const Seen& seen, Job job) const;
-  void observe(Bins& mass, Bins& ends, const Seen& from, Job other, int32_t rank) const;
+  /// What the neighbours of a job say, from its present bin on.
+  struct Around {
+    Bins at_risk{}, ends{};
+    const Size* size = nullptr;
+    int first_bin = 0;
+  };
+
+  Around look_around(Job job) const;
+  void observe(Around& around, const Seen& from, Job other, int32_t rank) const;
+  double hazard(const Around& around, size_t bin) const;
+  double best_rate(const Around& around, int bin, double service_s) const;
   void count(const Seen& seen, int from_bin, int to_bin, bool ended);
-  void refresh(int bin);
   void forget_keys_near(Job job);
 
   JobOrderOptions options_;

@@ -45,7 +45,7 @@ void MuriNodes::clear() { std::ranges::fill(free_, per_node_); }
 
 bool MuriNodes::take_first_fit(int32_t gpus) {
   if (gpus > per_node_) {
-    MuriPlace place;
+    Place place;
     return take_best_fit(gpus, {}, place);
   }
   auto node = std::ranges::find_if(free_, [&](int32_t free) { return free >= gpus; });
@@ -54,7 +54,7 @@ bool MuriNodes::take_first_fit(int32_t gpus) {
   return true;
 }
 
-bool MuriNodes::take_best_fit(int32_t gpus, std::vector<int64_t> avoid, MuriPlace& place) {
+bool MuriNodes::take_best_fit(int32_t gpus, std::vector<int64_t> avoid, Place& place) {
   avoid.resize(free_.size(), 0);
   std::vector<int32_t> nodes;
   const int32_t each = std::min(gpus, per_node_);
@@ -73,14 +73,14 @@ bool MuriNodes::take_best_fit(int32_t gpus, std::vector<int64_t> avoid, MuriPlac
   return take(place);
 }
 
-bool MuriNodes::take(const MuriPlace& place) {
+bool MuriNodes::take(const Place& place) {
   for (auto [node, gpus] : place)
     if (free_[static_cast<size_t>(node)] < gpus) return false;
   for (auto [node, gpus] : place) free_[static_cast<size_t>(node)] -= gpus;
   return true;
 }
 
-void MuriNodes::give(const MuriPlace& place) {
+void MuriNodes::give(const Place& place) {
   for (auto [node, gpus] : place) free_[static_cast<size_t>(node)] += gpus;
 }
 

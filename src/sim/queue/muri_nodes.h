@@ -3,12 +3,11 @@
 // Private to sim/queue.
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
-namespace th::sim {
+#include "sim/queue/pool.h"
 
-using MuriPlace = std::vector<std::pair<int32_t, int32_t>>;  // (node, GPUs)
+namespace th::sim {
 
 /// Whether a set of jobs fits on empty nodes, tried by decreasing size; exact where sizes are powers of two.
 class MuriPacking {
@@ -33,10 +32,10 @@ class MuriNodes {
   bool take_first_fit(int32_t gpus);
   /// The node with the least room that is enough; of those, and of whole nodes, the ones with the least in
   /// `avoid` first, if it is not empty.
-  bool take_best_fit(int32_t gpus, std::vector<int64_t> avoid, MuriPlace& place);
+  bool take_best_fit(int32_t gpus, std::vector<int64_t> avoid, Place& place);
   /// Exactly these. False: not all are free, and nothing was taken.
-  bool take(const MuriPlace& place);
-  void give(const MuriPlace& place);
+  bool take(const Place& place);
+  void give(const Place& place);
 
  private:
   int32_t whole_nodes(int32_t gpus) const { return (gpus + per_node_ - 1) / per_node_; }

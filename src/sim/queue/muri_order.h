@@ -18,7 +18,7 @@ struct MuriState {
   double ran_s = 0;       // on GPUs so far, starts included
   double ready_s = 0;     // placed: when the start is over
   bool running = false;
-  MuriPlace place;  // placed: where, while it runs
+  Place place;  // placed: where, while it runs
 
   double remaining_s() const { return iterations * job->iteration_s; }
 };
