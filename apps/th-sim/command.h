@@ -54,4 +54,6 @@ std::unique_ptr<Command> make_muri_command();
 std::unique_ptr<Command> make_itp_command();
 std::unique_ptr<Command> make_philly_command();
 std::unique_ptr<Command> make_swf_command();
+std::unique_ptr<Command> make_openb_command();
+
 }  // namespace th

@@ -20,6 +20,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_itp_command());
   commands.push_back(make_philly_command());
   commands.push_back(make_swf_command());
+  commands.push_back(make_openb_command());
   return commands;
 }
 
