@@ -12,7 +12,7 @@
 namespace th {
 namespace {
 
-constexpr int64_t kMostNodes = 100'000, kMostPerNode = 128;
+constexpr int64_t kMostNodes = 4096, kMostPerNode = 128;
 
 class Muri : public Command {
  public:
@@ -61,7 +61,7 @@ class Muri : public Command {
                 {"log_hash", fmt::format("{:016x}", outcome.log_hash)}};
     if (policy_ == "thunderhead") out["durations"] = durations_;
     add_skipped(out, skipped);
-    TH_RETURN_IF_ERROR(write_queue_report(common.report, out, outcome.samples, nodes_ * per_node_));
+    TH_RETURN_IF_ERROR(write_queue_report(common.report, name(), out, outcome.samples, nodes_ * per_node_));
     return out;
   }
 

@@ -45,7 +45,7 @@ class Queue : public Command {
     if (per_node_ == 0) per_node_ = 8;
     out["nodes_from"] = nodes_from_;
     if (nodes_ == 0) {
-      nodes_ = nodes_for(jobs, per_node_);
+      TH_TRY(nodes_, nodes_for(jobs));
       out["nodes_from"] = "80 % load";
     }
     const std::clock_t begin = std::clock();
@@ -54,7 +54,7 @@ class Queue : public Command {
     const double took_s = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
     tell(out, jobs.size(), outcome, took_s);
     add_skipped(out, skipped);
-    TH_RETURN_IF_ERROR(write_queue_report(common.report, out, outcome.samples, nodes_ * per_node_));
+    TH_RETURN_IF_ERROR(write_queue_report(common.report, name(), out, outcome.samples, nodes_ * per_node_));
     return out;
   }
 
@@ -80,16 +80,20 @@ class Queue : public Command {
 
   /// The GPU time asked for is 80 % of what the nodes have up to the last submission, and the largest job
   /// fits.
-  static int64_t nodes_for(const std::vector<sim::QueueJob>& jobs, int64_t per_node) {
+  Result<int64_t> nodes_for(const std::vector<sim::QueueJob>& jobs) const {
     double gpu_s = 0, largest = 1;
     for (const sim::QueueJob& job : jobs) {
       gpu_s += job.gpus * job.duration_s;
       largest = std::max(largest, static_cast<double>(job.gpus));
     }
     const double span_s = std::max(jobs.back().submit_s - jobs.front().submit_s, 1.0);
-    const double gpus = std::max(largest, gpu_s / span_s / kDefaultLoad);
-    return std::min(static_cast<int64_t>(std::ceil(gpus / static_cast<double>(per_node))),
-                    std::max<int64_t>(kMostNodes, static_cast<int64_t>(largest)));
+    const double per_node = static_cast<double>(per_node_);
+    const double nodes = std::ceil(std::max(largest, gpu_s / span_s / kDefaultLoad) / per_node);
+    if (nodes <= kMostNodes) return static_cast<int64_t>(nodes);
+    return fail(
+        Code::kInvalidArgument,
+        fmt::format("{}: the trace would load {:.0f} nodes to 80 %, and a cluster has up to {}: give --nodes",
+                    trace_.path, nodes, kMostNodes));
   }
 
   void tell(Json& out, size_t jobs, const sim::QueueOutcome& outcome, double took_s) const {

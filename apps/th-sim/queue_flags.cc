@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "sim/report/report.h"
@@ -34,12 +35,21 @@ void add_skipped(Json& out, const sim::Skipped& skipped) {
   if (skipped.lines > 0) out["skipped"] = skipped.first;
 }
 
-Status write_queue_report(const std::string& path, const Json& values, const sim::QueueSamples& samples,
-                          int64_t gpus) {
+Status write_queue_report(const std::string& path, std::string_view command, const Json& values,
+                          const sim::QueueSamples& samples, int64_t gpus) {
   if (path.empty()) return {};
   sim::Report report;
   report.title = fmt::format("{}: {} GPUs under {}", values.at("trace").get<std::string>(), gpus,
                              values.at("policy").get<std::string>());
+  report.command = fmt::format("th-sim {}", command);
+  for (const char* flag : {"trace", "policy", "durations", "protocol", "cluster", "nodes", "gpus_per_node"}) {
+    if (!values.contains(flag)) continue;
+    std::string name = flag;
+    std::ranges::replace(name, '_', '-');
+    const Json& value = values.at(flag);
+    report.command +=
+        fmt::format(" --{} {}", name, value.is_string() ? value.get<std::string>() : dump_json(value));
+  }
   for (const auto& [key, value] : values.items())
     report.figures.emplace_back(key, value.is_string() ? value.get<std::string>() : dump_json(value));
   sim::Track used("GPUs in use"), waiting("jobs that wait");

@@ -21,8 +21,8 @@ Status check_range(const char* flag, int64_t value, int64_t least, int64_t most)
 Status check_some(size_t jobs, const std::string& path);
 /// skipped_lines, and the first of them.
 void add_skipped(Json& out, const sim::Skipped& skipped);
-/// Nothing when `path` is empty.
-Status write_queue_report(const std::string& path, const Json& values, const sim::QueueSamples& samples,
-                          int64_t gpus);
+/// What `command` came to, as a page. Nothing when `path` is empty.
+Status write_queue_report(const std::string& path, std::string_view command, const Json& values,
+                          const sim::QueueSamples& samples, int64_t gpus);
 
 }  // namespace th
