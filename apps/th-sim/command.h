@@ -56,4 +56,5 @@ std::unique_ptr<Command> make_philly_command();
 std::unique_ptr<Command> make_swf_command();
 std::unique_ptr<Command> make_openb_command();
 
+std::unique_ptr<Command> make_chaos_command();
 }  // namespace th

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
@@ -21,6 +22,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_philly_command());
   commands.push_back(make_swf_command());
   commands.push_back(make_openb_command());
+  commands.push_back(make_chaos_command());
   return commands;
 }
 
@@ -41,6 +43,7 @@ int report(const Error& error, bool json) {
 }
 
 int main(int argc, char** argv) {
+  ::setenv("TH_LOG", "error", 0);  // what the rehearsed programs warn of is of their simulated world
   init_log("th-sim");
   CLI::App app(
       "Rehearses a fleet in virtual time: traces, placement, faults. All that it tells is simulated.");

@@ -45,6 +45,15 @@ TEST_F(ControlTest, AHoldThatIsNotCommittedExpires) {
   EXPECT_THAT(w->provider.creates, IsEmpty());
 }
 
+TEST_F(ControlTest, HostsOfALeaseThatJustRanOutAreNotGivenToOthersWhileItsVmsStand) {
+  w->ready_slice("demo", 8);
+  w->pass(kHour);
+  EXPECT_FALSE(w->c->slices.hold({"next", 8, "LOCAL", kHour, 0, {}}, w->c->jobs.reservations()))
+      << "no step of the controller has seen yet that the lease is over";
+  w->submit("", 8);
+  EXPECT_EQ(w->job("job-1").slice, "") << "nor does a job get them in the step that sees it";
+}
+
 TEST_F(ControlTest, IfTheVmsCannotBeMadeNothingIsLeftAndNothingIsPaid) {
   w->provider.refuse = "no capacity";
   ASSERT_TRUE(w->c->slices.hold({"demo", 4, "LOCAL", kHour, 0, {}}, w->c->jobs.reservations()));

@@ -29,6 +29,7 @@ Result<std::unique_ptr<Controller>> Controller::start(CoreParts parts) {
 Status Controller::step() {
   // Commands are answered before the queues are looked at, which may take long.
   TH_RETURN_IF_ERROR(core.commit());
+  core.extend_overdue_claims();  // before anything is placed
   // Jobs first: what they end decides what slices may be released; twice, since slices in turn end jobs.
   jobs.step();
   slices.step();

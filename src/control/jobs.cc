@@ -288,6 +288,7 @@ void Jobs::note(const std::string& job, const reserve::Refusal& refusal) {
 }
 
 reserve::Snapshot Jobs::reservations() const {
+  core_.extend_overdue_claims();  // a lease may have run out since the last step
   reserve::Snapshot out = core_.snapshot();
   for (const auto& [job, plan] : planned_) {
     if (auto next = out.with_claim(reserve::claim_of(plan, job))) out = *std::move(next);

@@ -51,6 +51,15 @@ void Loop::run(const std::function<void()>& after_batch, int period_ms) {
   }
 }
 
+void Loop::run_posted() {
+  std::deque<std::function<void()>> batch;
+  {
+    std::lock_guard lock(mutex_);
+    batch.swap(queue_);
+  }
+  for (auto& task : batch) run_guarded(task);
+}
+
 void Loop::stop() {
   std::lock_guard lock(mutex_);
   stopping_ = true;

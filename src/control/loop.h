@@ -22,6 +22,8 @@ class Loop {
   void post_result(std::function<void()> task);
   /// Runs tasks until stop(); after each batch, and at the latest every `period_ms`, `after_batch`.
   void run(const std::function<void()>& after_batch, int period_ms);
+  /// Runs what waits now and returns: for a caller that owns the time.
+  void run_posted();
   void stop();
 
  private:

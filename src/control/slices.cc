@@ -119,7 +119,6 @@ Status Slices::release(const std::string& name, const std::string& reason) {
 }
 
 void Slices::step() {
-  core_.extend_overdue_claims();
   const auto active = core_.active_slices();
   for (const std::string& id : active) step_slice(core_.state().slices.at(id));
 }

@@ -67,4 +67,8 @@ class Exchange {
   std::vector<std::function<void()>> gone_callbacks_;
 };
 
+class Responder;
+/// A responder whose answer goes into `exchange`.
+Responder make_responder(std::shared_ptr<Exchange> exchange);
+
 }  // namespace th::http

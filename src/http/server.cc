@@ -24,8 +24,6 @@
 
 namespace th::http {
 
-Responder make_responder(std::shared_ptr<Exchange> exchange);  // exchange.cc
-
 namespace {
 
 namespace asio = boost::asio;

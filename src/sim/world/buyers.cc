@@ -1,0 +1,283 @@
+#include "sim/world/buyers.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/json.h"
+#include "base/units.h"
+
+namespace th::sim {
+namespace {
+
+using ledger::SliceState;
+
+constexpr int64_t kGiveUpNs = 10 * kSecond;  // of an answer: then the command is sent again
+constexpr int64_t kBackOffNs = 2 * kSecond;
+constexpr size_t kMaxSlices = 3, kMaxJobs = 4;  // of one buyer, ended ones that it does not know of included
+
+void mix(uint64_t& hash, std::string_view text) {  // FNV-1a
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+}
+
+}  // namespace
+
+Buyers::Buyers(Clock& clock, uint64_t seed, ControlPlane& plane, const fleet::Fleet& fleet,
+               BuyerOptions options, OnViolation on_violation)
+    : clock_(clock),
+      prng_(seed),
+      plane_(plane),
+      fleet_(fleet),
+      options_(std::move(options)),
+      violation_(std::move(on_violation)),
+      buyers_(static_cast<size_t>(options_.buyers)) {}
+
+void Buyers::start() {
+  for (int64_t buyer = 0; buyer < options_.buyers; ++buyer) next(buyer);
+}
+
+void Buyers::next(int64_t buyer) {
+  const double pause_ms = prng_.exponential(static_cast<double>(options_.think_ms));
+  clock_.after(static_cast<int64_t>(pause_ms * 1e6) + kMillisecond, [this, buyer] { choose(buyer); });
+}
+
+void Buyers::choose(int64_t index) {
+  Buyer& buyer = buyers_[static_cast<size_t>(index)];
+  auto some = [&](std::vector<std::string>& of) {
+    return of[static_cast<size_t>(below(static_cast<int64_t>(of.size())))];
+  };
+  auto take = [&](std::vector<std::string>& of) {
+    const std::string id = some(of);
+    std::erase(of, id);
+    return id;
+  };
+  if (winding_down_) {
+    if (!buyer.held.empty()) buyer.slices.push_back(std::exchange(buyer.held, ""));
+    if (!buyer.jobs.empty()) {
+      const std::string id = take(buyer.jobs);
+      return act(index, "cancel", "DELETE", "/api/v1/jobs/" + id, id, "");
+    }
+    if (!buyer.slices.empty()) {
+      const std::string id = take(buyer.slices);
+      return act(index, "release", "DELETE", "/api/v1/slices/" + id, id, "");
+    }
+    if (index == 0) {
+      for (const auto& [host, drained] : drained_) {
+        if (drained) return act(index, "resume", "POST", "/api/v1/hosts/" + host + "/resume", host);
+      }
+    }
+    return;
+  }
+  if (!buyer.held.empty()) {
+    const std::string id = std::exchange(buyer.held, "");
+    const int64_t what = below(100);
+    if (what < 80) return act(index, "commit", "POST", "/api/v1/slices/" + id + "/commit", id);
+    if (what < 90) return act(index, "release", "DELETE", "/api/v1/slices/" + id, id, "");
+    return next(index);  // it expires
+  }
+  int64_t what = below(100);
+  if (what < 25 && buyer.slices.size() >= kMaxSlices) what = 75;
+  if (what < 60 && buyer.jobs.size() >= kMaxJobs) what = 65;
+  if (what < 25) return hold(index);
+  if (what < 50 && !buyer.slices.empty()) return submit(index, some(buyer.slices));
+  if (what < 60) return submit(index, "");
+  if (what < 70 && !buyer.jobs.empty()) {
+    const std::string id = take(buyer.jobs);
+    return act(index, "cancel", "DELETE", "/api/v1/jobs/" + id, id, "");
+  }
+  if (what < 78 && !buyer.slices.empty()) {
+    const std::string id = take(buyer.slices);
+    return act(index, "release", "DELETE", "/api/v1/slices/" + id, id, "");
+  }
+  if (what < 80 && index == 0) {  // the operator
+    const std::string host =
+        fleet_.host(static_cast<int32_t>(below(static_cast<int64_t>(fleet_.hosts().size())))).id;
+    const bool drained = drained_.count(host) && drained_.at(host);
+    return act(index, drained ? "resume" : "drain", "POST",
+               fmt::format("/api/v1/hosts/{}/{}", host, drained ? "resume" : "drain"), host);
+  }
+  if (what < 84 && !buyer.slices.empty()) {
+    const std::string id = some(buyer.slices);
+    return act(index, "read", "GET", "/api/v1/slices/" + id, id, "");
+  }
+  next(index);
+}
+
+void Buyers::give_back(const ledger::State& state) {
+  for (const auto& [id, job] : state.jobs) {
+    if (!job.ended() && !job.cancelling()) act(0, "cancel", "DELETE", "/api/v1/jobs/" + id, id, "");
+  }
+  for (const auto& [id, slice] : state.slices) {
+    const bool live = slice.state < SliceState::kReleasing;
+    if (live) act(0, "release", "DELETE", "/api/v1/slices/" + id, id, "");
+  }
+}
+
+void Buyers::hold(int64_t buyer) {
+  Json body = {{"name", fmt::format("s{}", commands_)},
+               {"gpus", 1 + below(options_.max_gpus)},
+               {"series", options_.series},
+               {"duration_ns", (2 + below(40)) * kMinute + below(60) * kSecond}};
+  if (below(5) == 0) body["start_ns"] = clock_.unix_ns() + below(20) * kMinute;
+  const bool offer = below(4) == 0;
+  act(buyer, offer ? "offer" : "hold", "POST", offer ? "/api/v1/offers" : "/api/v1/slices", "",
+      dump_json(body));
+}
+
+void Buyers::submit(int64_t buyer, const std::string& slice) {
+  Json body = {{"name", fmt::format("j{}", commands_)},
+               {"gpus", 1 + below(options_.max_gpus)},
+               {"retries", below(4)},
+               {"command", rank_command(1'000 + below(300'000), below(10) != 0)}};
+  if (!slice.empty()) body["slice"] = slice;
+  if (slice.empty() || below(3) == 0) body["duration_ns"] = (1 + below(10)) * kMinute;
+  act(buyer, "submit", "POST", "/api/v1/jobs", "", dump_json(body));
+}
+
+void Buyers::act(int64_t buyer, const std::string& kind, const std::string& method, const std::string& path,
+                 const std::string& subject, const std::string& body) {
+  auto command = std::make_shared<Command>();
+  command->number = commands_++, command->buyer = buyer, command->kind = kind;
+  command->method = method, command->path = path, command->body = body, command->subject = subject;
+  command->key = fmt::format("key-{}", command->number);
+  if (kind == "drain" || kind == "resume") draining_.insert(subject);
+  ++waiting_;
+  send(command);
+}
+
+void Buyers::send(const std::shared_ptr<Command>& command) {
+  const int64_t attempt = ++command->tries;
+  http::Request request;
+  request.method = command->method, request.path = command->path, request.body = command->body;
+  request.headers = {{"Idempotency-Key", command->key}};
+  plane_.request(std::move(request),
+                 [this, command](int status, const std::string& body) { answered(command, status, body); });
+  clock_.after(kGiveUpNs, [this, command, attempt] {
+    if (!command->answered && command->tries == attempt) send(command);
+  });
+}
+
+void Buyers::answered(const std::shared_ptr<Command>& command, int status, const std::string& body) {
+  mix(hash_, fmt::format("{} {} {}", command->key, status, body));
+  if (status >= 500 && !command->answered) {
+    const int64_t attempt = command->tries;
+    clock_.after(kBackOffNs, [this, command, attempt] {
+      if (!command->answered && command->tries == attempt) send(command);
+    });
+    return;
+  }
+  const bool changes = command->method != "GET" && command->kind != "offer";
+  if (command->answered) {
+    if (status == 200 && changes && !command->first_answer.empty() && command->first_answer != body) {
+      violation_(kLostAck,
+                 fmt::format("{} {} with key {} was answered twice, differently: {} and {}", command->method,
+                             command->path, command->key, command->first_answer, body));
+    }
+    return;
+  }
+  command->answered = true;
+  --waiting_;
+  if (command->kind == "drain" || command->kind == "resume") draining_.erase(command->subject);
+  if (status == 200) {
+    command->first_answer = body;
+    ++acknowledged_;
+    learn(*command, body);
+    if (changes && below(1000) < options_.repeats) repeat(command);
+  }
+  next(command->buyer);
+}
+
+/// A copy of the request that the network kept back, with the same key.
+void Buyers::repeat(const std::shared_ptr<Command>& command) {
+  clock_.after(below(60'000) * kMillisecond, [this, command] {
+    http::Request request;
+    request.method = command->method, request.path = command->path, request.body = command->body;
+    request.headers = {{"Idempotency-Key", command->key}};
+    plane_.request(std::move(request),
+                   [this, command](int status, const std::string& body) { answered(command, status, body); });
+  });
+}
+
+void Buyers::learn(const Command& command, const std::string& body) {
+  const auto json = parse_json(body, "answer");
+  TH_CHECK(json.has_value());
+  Buyer& buyer = buyers_[static_cast<size_t>(command.buyer)];
+  const std::string id = get_string(*json, "id", std::string()).value_or("");
+  const std::string name = get_string(*json, "name", std::string()).value_or("");
+  if (command.kind == "hold" || command.kind == "submit") {
+    const auto [known, fresh] = names_.emplace(name, id);
+    if (!fresh && known->second != id) {
+      violation_(kLostAck, fmt::format("one command made both {} and {}", known->second, id));
+    }
+  }
+  if (command.kind == "hold") {
+    SlicePromise& promise = slices_[id];
+    promise.name = name, promise.state = "held", promise.gpus = (*json)["gpus"].get<int64_t>();
+    promise.start_ns = (*json)["start_ns"].get<int64_t>(), promise.end_ns = (*json)["end_ns"].get<int64_t>();
+    promise.price_microusd = (*json)["offer"]["price_microusd"].get<int64_t>();
+    buyer.held = id;
+  } else if (command.kind == "commit") {
+    slices_[command.subject].state = "committed";
+    buyer.slices.push_back(command.subject);
+  } else if (command.kind == "release") {
+    // Somebody else's, when all is given back at the end.
+    if (const auto known = slices_.find(command.subject); known != slices_.end())
+      known->second.state = "released";
+  } else if (command.kind == "submit") {
+    jobs_[id] = {name, (*json)["gpus"].get<int64_t>(), false};
+    buyer.jobs.push_back(id);
+  } else if (command.kind == "cancel") {
+    if (const auto known = jobs_.find(command.subject); known != jobs_.end()) known->second.cancelled = true;
+  } else if (command.kind == "drain" || command.kind == "resume") {
+    drained_[command.subject] = command.kind == "drain";
+  }
+}
+
+void Buyers::check(const ledger::State& state) {
+  auto lost = [&](const std::string& what) { violation_(kLostAck, what); };
+  for (const auto& [id, promise] : slices_) {
+    const auto found = state.slices.find(id);
+    if (found == state.slices.end()) {
+      lost(fmt::format("{} was acknowledged and is not in the ledger", id));
+      continue;
+    }
+    const ledger::SliceHeld& terms = found->second.terms;
+    if (terms.name != promise.name || terms.gpus != promise.gpus || terms.start_ns != promise.start_ns ||
+        terms.end_ns != promise.end_ns || terms.price_microusd != promise.price_microusd) {
+      lost(fmt::format("{} has other terms than were acknowledged", id));
+    }
+    const SliceState is = found->second.state;
+    const bool committed = is != SliceState::kHeld && is != SliceState::kExpired;
+    if (promise.state == "committed" && !committed) {
+      lost(fmt::format("the commit of {} was acknowledged and it is {}", id, ledger::name_of(is)));
+    }
+    const bool live = is == SliceState::kHeld || is == SliceState::kStarting || is == SliceState::kReady;
+    if (promise.state == "released" && live) {
+      lost(fmt::format("the release of {} was acknowledged and it is {}", id, ledger::name_of(is)));
+    }
+  }
+  for (const auto& [id, promise] : jobs_) {
+    const auto found = state.jobs.find(id);
+    if (found == state.jobs.end()) {
+      lost(fmt::format("{} was acknowledged and is not in the ledger", id));
+      continue;
+    }
+    const ledger::Job& job = found->second;
+    if (job.submitted.name != promise.name || job.submitted.gpus != promise.gpus) {
+      lost(fmt::format("{} is not what was acknowledged", id));
+    }
+    if (promise.cancelled && !job.cancelling() && !job.ended()) {
+      lost(fmt::format("the cancelling of {} was acknowledged and it is {}", id, ledger::name_of(job.state)));
+    }
+  }
+  for (const auto& [host, drained] : drained_) {
+    if (!draining_.count(host) && drained != (state.drained.count(host) > 0)) {
+      lost(fmt::format("host {}: {} was acknowledged and does not hold", host,
+                       drained ? "its drain" : "its return"));
+    }
+  }
+}
+
+}  // namespace th::sim

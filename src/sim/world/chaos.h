@@ -1,0 +1,40 @@
+#pragma once
+// Random buyers, faults, crashes and restarts of the control plane, and checkers that know nothing of its
+// code. A run is a row of rounds: each starts with an empty ledger and a draw of how badly everything
+// behaves, and ends with all faults over and everything given back. One seed gives one run, to the bit.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace th::sim {
+
+struct ChaosOptions {
+  int64_t seed = 1;
+  int64_t steps = 1'000'000;  // events of the world: commands, answers, reports, faults, timers
+  int64_t steps_per_round = 20'000;
+  std::string plant;            // double-lease | half-gang | lost-ack | leak-vm; empty: no bug
+  int64_t max_violations = 20;  // more end the run
+  std::string trace_file;       // every durable event and every answer as text; empty: none
+};
+
+struct Violation {
+  std::string rule, what;
+  int64_t round = 0, step = 0, time_ns = 0;  // step: of the whole run; time: since the round began
+  int64_t again_steps = 0;                   // a run of so many steps, with this seed, finds it again
+};
+
+struct ChaosResult {
+  int64_t steps = 0, rounds = 0, faults = 0, crashes = 0, restarts = 0, commands = 0, acknowledged = 0;
+  int64_t events = 0, leases = 0, jobs = 0, vms = 0, gpu_ns_paid = 0, microusd_paid = 0;
+  int64_t virtual_ns = 0;
+  uint64_t hash = 0;  // of every durable event, every answer and every violation
+  std::vector<Violation> violations;
+};
+
+/// Errors: kInvalidArgument (plant, counts), those of the trace file and of a temporary folder.
+Result<ChaosResult> run_chaos(const ChaosOptions& options);
+
+}  // namespace th::sim

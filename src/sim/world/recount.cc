@@ -1,0 +1,202 @@
+#include "sim/world/recount.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace th::sim {
+
+int64_t recounted_microusd(int64_t gpu_ns, int64_t microusd_per_gpu_hour) {
+  __extension__ using Wide = __int128;
+  constexpr Wide kHour = Wide{3600} * 1'000'000'000;
+  return static_cast<int64_t>((Wide{gpu_ns} * microusd_per_gpu_hour * 2 + kHour) / (kHour * 2));
+}
+
+Recount::Recount(const fleet::Fleet& fleet, OnViolation on_violation)
+    : fleet_(fleet), violation_(std::move(on_violation)) {}
+
+void Recount::take(const ledger::Entry& entry) {
+  if (entry.time_ns < now_ns_) violation_(kBroken, fmt::format("event {} is older than its past", entry.seq));
+  now_ns_ = entry.time_ns;
+  std::visit([this](const auto& event) { on(event); }, entry.event);
+}
+
+void Recount::on(const ledger::SliceHeld& e) {
+  Lease& lease = leases_[e.slice];
+  lease.name = e.name, lease.series = e.series, lease.start_ns = e.start_ns, lease.end_ns = e.end_ns;
+  lease.expires_ns = e.hold_expires_ns, lease.rate = e.microusd_per_gpu_hour;
+  int64_t gpus = 0;
+  for (const ledger::Share& share : e.hosts) {
+    if (!lease.hosts.emplace(share.host, share.gpus).second) {
+      violation_(kDoubleLease, fmt::format("{} holds host {} twice", e.slice, share.host));
+    }
+    gpus += share.gpus;
+  }
+  live_.insert(e.slice);
+  if (gpus != e.gpus)
+    violation_(kHalfGang, fmt::format("{}: {} GPUs of {} are placed", e.slice, gpus, e.gpus));
+  const int64_t price = recounted_microusd(gpus * (e.end_ns - e.start_ns), e.microusd_per_gpu_hour);
+  if (price != e.price_microusd) {
+    violation_(kMoney, fmt::format("{} is offered for {} micro-dollars and comes to {}", e.slice,
+                                   e.price_microusd, price));
+  }
+  for (const auto& [host, count] : lease.hosts) {
+    check_window(e.slice, host, e.start_ns);
+    check_rack(host, e.start_ns);
+  }
+}
+
+void Recount::check_window(const std::string& slice, const std::string& host, int64_t from_ns) {
+  const Lease& own = leases_.at(slice);
+  for (const std::string& id : live_) {
+    if (id == slice) continue;
+    const Lease& other = leases_.at(id);
+    if (!other.hosts.count(host)) continue;
+    const int64_t other_end_ns = std::max(other.end_ns, now_ns_ + 1);  // overdue: it is still there
+    if (other.start_ns < own.end_ns && from_ns < other_end_ns) {
+      violation_(kDoubleLease,
+                 fmt::format("host {} belongs to {} and to {} at the same time", host, id, slice));
+    }
+  }
+}
+
+/// The most that the rack's leases draw together at any time from `from_ns` on.
+void Recount::check_rack(const std::string& name, int64_t from_ns) {
+  const auto index = fleet_.find_host(name);
+  if (!index) return violation_(kDoubleLease, "a host that does not exist is leased: " + name);
+  const fleet::Rack& rack = fleet_.rack(fleet_.host(*index).rack);
+  struct Draw {
+    int64_t start_ns, end_ns, watts;
+  };
+  std::vector<Draw> draws;
+  for (const std::string& id : live_) {
+    const Lease& lease = leases_.at(id);
+    for (int32_t i = 0; i < rack.num_hosts; ++i) {
+      const auto found = lease.hosts.find(fleet_.host(rack.first_host + i).id);
+      if (found == lease.hosts.end() || lease.end_ns <= from_ns) continue;
+      const fleet::Series& series = fleet_.series_of(rack.first_host + i);
+      draws.push_back({lease.start_ns, lease.end_ns, series.host_idle_w + found->second * series.gpu_w});
+    }
+  }
+  for (const Draw& at : draws) {
+    const int64_t time_ns = std::max(at.start_ns, from_ns);
+    int64_t watts = 0;
+    for (const Draw& draw : draws)
+      watts += draw.start_ns <= time_ns && time_ns < draw.end_ns ? draw.watts : 0;
+    if (watts > rack.power_budget_w) {
+      return violation_(kPower,
+                        fmt::format("rack {}: leases draw {} W of {}", rack.id, watts, rack.power_budget_w));
+    }
+  }
+}
+
+void Recount::on(const ledger::SliceHostReplaced& e) {
+  Lease& lease = leases_.at(e.slice);
+  if (!lease.hosts.erase(e.lost)) violation_(kBroken, fmt::format("{} never had {}", e.slice, e.lost));
+  lease.hosts[e.host.host] = e.host.gpus;
+  check_window(e.slice, e.host.host, now_ns_);
+  check_rack(e.host.host, now_ns_);
+}
+
+void Recount::on(const ledger::SliceCommitted& e) {
+  Lease& lease = leases_.at(e.slice);
+  if (lease.phase != Lease::kHeld || lease.expires_ns < now_ns_) {
+    violation_(kBroken, fmt::format("{} is committed and was not held any more", e.slice));
+  }
+  lease.phase = Lease::kCommitted;
+}
+
+void Recount::on(const ledger::SliceReady& e) {
+  Lease& lease = leases_.at(e.slice);
+  lease.phase = Lease::kReady;
+  lease.since_ns = now_ns_;
+  std::map<std::string, int64_t> there;
+  for (const auto& [host, gpus] : lease.hosts) {
+    for (const std::string& vm : on_host_[host]) {
+      if (vms_.at(vm).slice == e.slice && vms_.at(vm).phase == Vm::kReady) there[host] += vms_.at(vm).gpus;
+    }
+    lease.paying_gpus += there[host];
+  }
+  if (there != lease.hosts) violation_(kHalfGang, fmt::format("{} is handed over and is not whole", e.slice));
+}
+
+void Recount::on(const ledger::SliceReleasing& e) {
+  Lease& lease = leases_.at(e.slice);
+  if (lease.phase == Lease::kReady) pay(lease, 0);
+  lease.phase = Lease::kReleasing;
+}
+
+void Recount::on(const ledger::SliceReleased& e) {
+  for (const auto& [id, vm] : vms_) {
+    if (vm.slice == e.slice && vm.phase != Vm::kDeleted) {
+      violation_(kLeakedVm, fmt::format("{} is told as released and still has VM {}", e.slice, id));
+    }
+  }
+  end(e.slice);
+}
+
+void Recount::end(const std::string& slice) {
+  leases_.at(slice).phase = Lease::kGone;
+  live_.erase(slice);
+}
+
+int64_t Recount::gpu_ns_at(const Lease& lease, int64_t now_ns) const {
+  return lease.paid_gpu_ns + lease.paying_gpus * std::max<int64_t>(0, now_ns - lease.since_ns);
+}
+
+int64_t Recount::gpus_in_use() const {
+  int64_t out = 0;
+  for (const std::string& id : live_) out += leases_.at(id).paying_gpus;
+  return out;
+}
+
+void Recount::pay(Lease& lease, int64_t gpus) {
+  lease.paid_gpu_ns = gpu_ns_at(lease, now_ns_);
+  lease.since_ns = now_ns_, lease.paying_gpus = gpus;
+}
+
+void Recount::on(const ledger::VmRequested& e) {
+  for (const std::string& vm : on_host_[e.host]) {
+    violation_(kDoubleLease, fmt::format("VM {} is asked for on host {}, which still has VM {} of {}", e.vm,
+                                         e.host, vm, vms_.at(vm).slice));
+  }
+  if (!leases_.at(e.slice).hosts.count(e.host)) {
+    violation_(kDoubleLease,
+               fmt::format("VM {} is asked for on host {}, which {} does not lease", e.vm, e.host, e.slice));
+  }
+  vms_[e.vm] = {e.slice, e.host, e.gpus, Vm::kAsked};
+  on_host_[e.host].insert(e.vm);
+}
+
+void Recount::move(const std::string& name, decltype(Vm::phase) phase) {
+  Vm& vm = vms_.at(name);
+  const int64_t change = (phase == Vm::kReady ? vm.gpus : 0) - (vm.phase == Vm::kReady ? vm.gpus : 0);
+  vm.phase = phase;
+  Lease& lease = leases_.at(vm.slice);
+  if (change != 0 && lease.phase == Lease::kReady) pay(lease, lease.paying_gpus + change);
+  if (phase == Vm::kDeleted) on_host_[vm.host].erase(name);
+}
+
+void Recount::on(const ledger::AttemptStarted& e) {
+  const int64_t want = jobs_.at(e.job).gpus;
+  jobs_.at(e.job).ranks = static_cast<int64_t>(e.ranks.size());
+  std::set<std::pair<std::string, int64_t>> gpus;
+  for (const ledger::RankPlace& rank : e.ranks) {
+    const Vm& vm = vms_.at(rank.vm);
+    if (vm.slice != e.slice || vm.phase != Vm::kReady) {
+      violation_(kHalfGang,
+                 fmt::format("{} starts on VM {}, which is not ready or not of {}", e.job, rank.vm, e.slice));
+    }
+    for (int64_t gpu : rank.gpus) {
+      if (gpu >= vm.gpus || !gpus.emplace(rank.vm, gpu).second) {
+        violation_(kDoubleLease,
+                   fmt::format("{} has GPU {} of VM {} twice, or it is none", e.job, gpu, rank.vm));
+      }
+    }
+  }
+  if (static_cast<int64_t>(gpus.size()) != want) {
+    violation_(kHalfGang, fmt::format("{} starts on {} GPUs of {}", e.job, gpus.size(), want));
+  }
+}
+
+}  // namespace th::sim
