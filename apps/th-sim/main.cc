@@ -23,6 +23,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_swf_command());
   commands.push_back(make_openb_command());
   commands.push_back(make_chaos_command());
+  commands.push_back(make_llama3_command());
   return commands;
 }
 

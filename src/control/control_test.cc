@@ -50,7 +50,10 @@ TEST_F(ControlTest, HostsOfALeaseThatJustRanOutAreNotGivenToOthersWhileItsVmsSta
   w->pass(kHour);
   EXPECT_FALSE(w->c->slices.hold({"next", 8, "LOCAL", kHour, 0, {}}, w->c->jobs.reservations()))
       << "no step of the controller has seen yet that the lease is over";
-  w->submit("", 8);
+  request::JobSpec job;
+  job.name = "train", job.gpus = 8, job.command = {"true"};
+  ASSERT_TRUE(w->c->jobs.submit(job, "batch"));
+  ASSERT_TRUE(w->step());
   EXPECT_EQ(w->job("job-1").slice, "") << "nor does a job get them in the step that sees it";
 }
 

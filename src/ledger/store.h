@@ -48,7 +48,9 @@ class Store {
 inline constexpr int kSchemaVersion = 2;
 
 /// Errors: kFailedPrecondition (written by a later version), kDataLoss (not a ledger, damaged), kNoSpace.
-Result<std::unique_ptr<Store>> open_sqlite_store(const std::filesystem::path& file);
+/// `vfs`: the SQLite VFS that it lies on; empty: the machine's files.
+Result<std::unique_ptr<Store>> open_sqlite_store(const std::filesystem::path& file,
+                                                 const std::string& vfs = {});
 std::unique_ptr<Store> open_memory_store();
 
 }  // namespace th::ledger

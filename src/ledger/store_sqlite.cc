@@ -52,13 +52,15 @@ class Statement {
 
 class SqliteStore final : public Store {
  public:
-  explicit SqliteStore(std::string file) : file_(std::move(file)) {}
+  SqliteStore(std::string file, std::string vfs) : file_(std::move(file)), vfs_(std::move(vfs)) {}
   ~SqliteStore() override { sqlite3_close_v2(db_); }
 
   Status open() {
     const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
-    if (int rc = sqlite3_open_v2(file_.c_str(), &db_, flags, nullptr); rc != SQLITE_OK) return problem(rc);
-    ::chmod(file_.c_str(), 0600);
+    if (int rc = sqlite3_open_v2(file_.c_str(), &db_, flags, vfs_.empty() ? nullptr : vfs_.c_str());
+        rc != SQLITE_OK)
+      return problem(rc);
+    if (vfs_.empty()) ::chmod(file_.c_str(), 0600);
     sqlite3_busy_timeout(db_, 2000);
     TH_RETURN_IF_ERROR(exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;"));
     return migrate();
@@ -165,14 +167,14 @@ class SqliteStore final : public Store {
     return fail(Code::kInternal, text);
   }
 
-  std::string file_;
+  std::string file_, vfs_;
   sqlite3* db_ = nullptr;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Store>> open_sqlite_store(const std::filesystem::path& file) {
-  auto store = std::make_unique<SqliteStore>(file.string());
+Result<std::unique_ptr<Store>> open_sqlite_store(const std::filesystem::path& file, const std::string& vfs) {
+  auto store = std::make_unique<SqliteStore>(file.string(), vfs);
   TH_RETURN_IF_ERROR(store->open());
   return std::unique_ptr<Store>(std::move(store));
 }

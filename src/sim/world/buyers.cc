@@ -16,7 +16,7 @@ using ledger::SliceState;
 
 constexpr int64_t kGiveUpNs = 10 * kSecond;  // of an answer: then the command is sent again
 constexpr int64_t kBackOffNs = 2 * kSecond;
-constexpr size_t kMaxSlices = 3, kMaxJobs = 4;  // of one buyer, ended ones that it does not know of included
+constexpr size_t kMaxSlices = 2, kMaxJobs = 2;  // of one buyer, ended ones that it does not know of included
 
 void mix(uint64_t& hash, std::string_view text) {  // FNV-1a
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;

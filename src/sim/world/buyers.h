@@ -14,8 +14,8 @@
 namespace th::sim {
 
 struct BuyerOptions {
-  int64_t buyers = 8, max_gpus = 12;
-  int64_t think_ms = 4'000;  // mean time between the answer and the next command
+  int64_t buyers = 6, max_gpus = 8;
+  int64_t think_ms = 8'000;  // mean time between the answer and the next command
   int64_t repeats = 50;      // chance in 1,000 that an answered command is sent once more
   std::string series = "LOCAL";
 };

@@ -45,7 +45,9 @@ class ControlPlane::Disk final : public ledger::Store {
   Status append(const ledger::Batch& batch) override {
     owner_.maybe_die();
     if (owner_.hooks_.disk_is_full()) return fail(Code::kNoSpace, "the simulated disk is full");
-    TH_RETURN_IF_ERROR(inner_->append(batch));
+    const Status done = inner_->append(batch);
+    if (owner_.hooks_.process_is_gone()) throw PowerCut{};
+    TH_RETURN_IF_ERROR(done);
     owner_.maybe_die();
     return {};
   }
@@ -81,6 +83,7 @@ void ControlPlane::start() {
   TH_CHECK(!up());
   try {
     if (Status opened = open(); !opened) {
+      if (hooks_.process_is_gone()) return die();
       controller_.reset();
       hooks_.on_refused_start(opened.error());
       return;
@@ -130,11 +133,11 @@ Status ControlPlane::open() {
 
 void ControlPlane::die() {
   ++life_, ++deaths_;
-  calls_.clear();  // before those who would answer them on their way out
+  hooks_.on_death();  // nothing of what follows reaches the disk
+  calls_.clear();     // before those who would answer them on their way out
   work_.clear();
   busy_workers_ = 0, pump_is_due_ = stuck_ = false;
   router_.reset(), controller_.reset(), api_.reset(), launcher_.reset(), loop_.reset(), ledger_.reset();
-  hooks_.on_death();
   clock_.after(between(100 * kMillisecond, 25 * kSecond), [this] { start(); });
 }
 

@@ -23,7 +23,8 @@ struct PowerCut {};
 struct ControlPlaneHooks {
   std::function<Result<std::unique_ptr<ledger::Store>>()> open_store;
   std::function<bool()> dies_here;                     // asked wherever it may die
-  std::function<bool()> disk_is_full;                  // asked before each write
+  std::function<bool()> disk_is_full;                  // asked before each transaction
+  std::function<bool()> process_is_gone;               // it died inside a transaction
   std::function<void()> on_death;                      // what happens to the disk
   std::function<void(const ledger::Entry&)> on_entry;  // each event that is durable, once, in order
   std::function<void()> on_start;                      // it is up again

@@ -86,7 +86,7 @@ Round::Round(const RoundOptions& options, ChaosResult& result)
   draw_faults();
   cloud_.forgets_a_vm = options.plant == "leak-vm";
   nodes_->starts_half_gangs = options.plant == "half-gang";
-  disk_.loses_synced_writes = options.plant == "lost-ack";
+  if (options.plant == "lost-ack") disk_.lie();
 }
 
 ControlPlaneHooks Round::hooks() {
@@ -95,9 +95,13 @@ ControlPlaneHooks Round::hooks() {
   hooks.dies_here = [this] {
     if (!faults_ || dies_in_ == 0 || --dies_in_ > 0) return false;
     dies_in_ = 1 + below(2 * mean_points_);
-    return true;
+    // Here and now, or inside one of the next transactions.
+    if (below(2) == 0) return true;
+    disk_.die_at_write(1 + below(30));
+    return false;
   };
   hooks.disk_is_full = [this] { return clock_.unix_ns() < disk_full_until_ns_; };
+  hooks.process_is_gone = [this] { return disk_.process_is_gone(); };
   hooks.on_death = [this] {
     trace("the control plane dies");
     disk_.crash(below(2) == 0);
@@ -269,6 +273,7 @@ void Round::run() {
 
 void Round::end_faults() {
   faults_ = false;
+  disk_.die_at_write(0);
   trace("faults end");
   cloud_.faults = {};
   nodes_->loses_messages = nodes_->fails_validation = 0;
