@@ -55,7 +55,6 @@ std::unique_ptr<Command> make_itp_command();
 std::unique_ptr<Command> make_philly_command();
 std::unique_ptr<Command> make_swf_command();
 std::unique_ptr<Command> make_openb_command();
-
 std::unique_ptr<Command> make_chaos_command();
 std::unique_ptr<Command> make_llama3_command();
 }  // namespace th

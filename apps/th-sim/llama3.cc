@@ -102,8 +102,8 @@ class Llama3 final : public Command {
   }
 
  private:
-  Result<Json> row(const char* costs, const Llama3Options& options) const {
-    TH_TRY(const Llama3Result result, sim::run_llama3(options));
+  Result<Json> row(const char* costs, const Llama3Options& options, const sim::Llama3Place& place) const {
+    TH_TRY(const Llama3Result result, sim::run_llama3(options, place));
     return Json{{"costs", costs},
                 {"detect_s", options.costs.detect_s},
                 {"restart_s", options.costs.restart_s},
@@ -117,14 +117,17 @@ class Llama3 final : public Command {
 
   Result<Json> make_table() const {
     Json table = Json::array();
-    for (const Costs& costs : {Costs{"as asked", o_.costs}, kMegaScale, kSlow, kLongStall}) {
-      for (const bool survivors_save : {true, false}) {
-        for (const int64_t spares : {0, 1, 2}) {
+    for (const int64_t spares : {0, 1, 2}) {
+      Llama3Options options = o_;
+      options.spares_per_block = spares;
+      TH_TRY(const sim::Llama3Place place, sim::place_llama3(options));
+      for (const Costs& costs : {Costs{"as asked", o_.costs}, kMegaScale, kSlow, kLongStall}) {
+        options.costs = costs.costs;
+        for (const bool survivors_save : {true, false}) {
+          options.survivors_save = survivors_save;
           for (const double interval_s : {0.0, 300.0, 1800.0}) {
-            Llama3Options options = o_;
-            options.costs = costs.costs, options.spares_per_block = spares;
-            options.survivors_save = survivors_save, options.checkpoint_interval_s = interval_s;
-            TH_TRY(Json one, row(costs.name, options));
+            options.checkpoint_interval_s = interval_s;
+            TH_TRY(Json one, row(costs.name, options, place));
             table.push_back(std::move(one));
           }
         }

@@ -20,10 +20,19 @@ constexpr int64_t kLemonFaults = 3;  // a host that failed so often is not used 
 constexpr double kBadHostWeight = 50;
 constexpr const char* kSeries = "ND_H100_v5";
 
+/// One host of the gang, for as long as any run.
+reserve::Claim claim_of(const fleet::Fleet& fleet, reserve::HostIndex host) {
+  return {
+      fmt::format("llama3-{}", host), 0, int64_t{400} * kDay, {{host, (1u << fleet.host(host).gpus) - 1}}};
+}
+
 class Run {
  public:
-  Run(const Llama3Options& options, std::shared_ptr<const fleet::Fleet> fleet)
-      : o_(options), prng_(static_cast<uint64_t>(options.seed)), snapshot_(std::move(fleet)) {
+  Run(const Llama3Options& options, const Llama3Place& place)
+      : o_(options),
+        prng_(static_cast<uint64_t>(options.seed)),
+        snapshot_(place.snapshot),
+        hosts_(place.hosts) {
     const double share = static_cast<double>(o_.gpus) / kLlama3Gpus;
     mtbf_s_ = kLlama3Days * 86'400.0 / kLlama3Interruptions / share;
     end_s_ = static_cast<double>(o_.days) * 86'400;
@@ -31,7 +40,6 @@ class Run {
     out_.hash = 0xcbf29ce484222325ull;
     for (const FaultKind& kind : llama3_faults()) out_.by_kind.emplace_back(kind.name, 0);
   }
-  Status place();
   Llama3Result go();
 
  private:
@@ -55,44 +63,19 @@ class Run {
   const Llama3Options& o_;
   Prng prng_;
   reserve::Snapshot snapshot_;
+  std::vector<reserve::HostIndex> hosts_;  // of the gang, by slot
   Llama3Result out_;
   double mtbf_s_ = 0, end_s_ = 0, interval_s_ = 0;
   double now_s_ = 0, next_fault_s_ = 0;
-  double done_s_ = 0, saved_s_ = 0;        // work: done in memory, and safe on disk
-  std::vector<reserve::HostIndex> hosts_;  // of the gang, by slot
-  std::vector<size_t> empty_;              // slots whose host is lost
+  double done_s_ = 0, saved_s_ = 0;  // work: done in memory, and safe on disk
+  std::vector<size_t> empty_;        // slots whose host is lost
   std::vector<Repair> repairs_;
   std::map<reserve::HostIndex, int64_t> faults_of_;
   std::map<reserve::HostIndex, bool> bad_;  // came back from its repair as it went
 };
 
-/// The gang in blocks of 32 hosts, each on one leaf switch with its spares; whoever else is there is busy.
-Status Run::place() {
-  reserve::Request request;
-  request.name = "llama3", request.gpus = o_.gpus, request.series = kSeries;
-  request.duration_ns = static_cast<int64_t>(o_.days) * kDay;
-  request.segment = kBlockHosts, request.spares = static_cast<int32_t>(o_.spares_per_block);
-  const auto plan = reserve::decide(snapshot_, request, {}, 0);
-  if (!plan) return fail(plan.error().error());
-  const auto total = static_cast<reserve::HostIndex>(snapshot_.fleet().hosts().size());
-  std::vector<bool> ours(static_cast<size_t>(total));
-  for (const reserve::HostGpus& part : plan->hosts) {
-    ours[static_cast<size_t>(part.host)] = true;
-    if (!std::binary_search(plan->spares.begin(), plan->spares.end(), part.host)) hosts_.push_back(part.host);
-  }
-  for (reserve::HostIndex host = 0; host < total; ++host) {
-    if (!ours[static_cast<size_t>(host)])
-      snapshot_ = snapshot_.with_out_of_use(host, "leased to somebody else");
-  }
-  for (const reserve::HostIndex host : hosts_) claim(host, true);
-  return {};
-}
-
 void Run::claim(reserve::HostIndex host, bool wanted) {
-  const reserve::Claim own{fmt::format("llama3-{}", host),
-                           0,
-                           int64_t{400} * kDay,
-                           {{host, (1u << snapshot_.fleet().host(host).gpus) - 1}}};
+  const reserve::Claim own = claim_of(snapshot_.fleet(), host);
   if (!wanted) {
     snapshot_ = snapshot_.without_claim(own);
     return;
@@ -277,7 +260,8 @@ Status check(const Llama3Options& o) {
 
 double young_interval_s(double stall_s, double mtbf_s) { return std::sqrt(2 * stall_s * mtbf_s); }
 
-Result<Llama3Result> run_llama3(const Llama3Options& options) {
+/// The gang in blocks of 32 hosts, each on one leaf switch with its spares; whoever else is there is busy.
+Result<Llama3Place> place_llama3(const Llama3Options& options) {
   TH_RETURN_IF_ERROR(check(options));
   fleet::GenerateOptions generate;
   generate.num_leaves = static_cast<int32_t>(options.gpus / (kBlockHosts * 8));
@@ -286,9 +270,38 @@ Result<Llama3Result> run_llama3(const Llama3Options& options) {
       static_cast<int32_t>((kBlockHosts + options.spares_per_block + kRackHosts - 1) / kRackHosts);
   generate.series = kSeries;
   TH_TRY(fleet::Fleet fleet, fleet::generate_fleet(generate));
-  Run run(options, std::make_shared<const fleet::Fleet>(std::move(fleet)));
-  TH_RETURN_IF_ERROR(run.place());
-  return run.go();
+  Llama3Place out{reserve::Snapshot(std::make_shared<const fleet::Fleet>(std::move(fleet))), {}};
+  reserve::Request request;
+  request.name = "llama3", request.gpus = options.gpus, request.series = kSeries;
+  request.duration_ns = static_cast<int64_t>(options.days) * kDay;
+  request.segment = kBlockHosts, request.spares = static_cast<int32_t>(options.spares_per_block);
+  const auto plan = reserve::decide(out.snapshot, request, {}, 0);
+  if (!plan) return fail(plan.error().error());
+  std::vector<bool> ours(out.snapshot.fleet().hosts().size());
+  for (const reserve::HostGpus& part : plan->hosts) {
+    ours[static_cast<size_t>(part.host)] = true;
+    if (!std::binary_search(plan->spares.begin(), plan->spares.end(), part.host))
+      out.hosts.push_back(part.host);
+  }
+  for (size_t host = 0; host < ours.size(); ++host) {
+    if (ours[host]) continue;
+    out.snapshot =
+        out.snapshot.with_out_of_use(static_cast<reserve::HostIndex>(host), "leased to somebody else");
+  }
+  for (const reserve::HostIndex host : out.hosts) {
+    TH_TRY(out.snapshot, out.snapshot.with_claim(claim_of(out.snapshot.fleet(), host)));
+  }
+  return out;
+}
+
+Result<Llama3Result> run_llama3(const Llama3Options& options, const Llama3Place& place) {
+  TH_RETURN_IF_ERROR(check(options));
+  return Run(options, place).go();
+}
+
+Result<Llama3Result> run_llama3(const Llama3Options& options) {
+  TH_TRY(const Llama3Place place, place_llama3(options));
+  return run_llama3(options, place);
 }
 
 }  // namespace th::sim

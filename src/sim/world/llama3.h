@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "reserve/snapshot.h"
 
 namespace th::sim {
 
@@ -39,7 +40,15 @@ struct Llama3Result {
   std::vector<double> interruption_times_s;
 };
 
+/// Where the job lies: the fleet with the gang's hosts and the spares. Runs with the same gpus, days and
+/// spares can share it.
+struct Llama3Place {
+  reserve::Snapshot snapshot;
+  std::vector<reserve::HostIndex> hosts;  // of the gang
+};
 /// Errors: kInvalidArgument (naming the option), kUnsatisfiable.
+Result<Llama3Place> place_llama3(const Llama3Options& options);
+Result<Llama3Result> run_llama3(const Llama3Options& options, const Llama3Place& place);
 Result<Llama3Result> run_llama3(const Llama3Options& options);
 
 /// Interval between checkpoints that loses least, for faults `mtbf_s` apart that lose the work since the

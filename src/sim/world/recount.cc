@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace th::sim {
 
@@ -51,7 +52,7 @@ void Recount::check_window(const std::string& slice, const std::string& host, in
   for (const std::string& id : live_) {
     if (id == slice) continue;
     const Lease& other = leases_.at(id);
-    if (!other.hosts.count(host)) continue;
+    if (!other.hosts.count(host) && !other.adding.count(host)) continue;
     const int64_t other_end_ns = std::max(other.end_ns, now_ns_ + 1);  // overdue: it is still there
     if (other.start_ns < own.end_ns && from_ns < other_end_ns) {
       violation_(kDoubleLease,
@@ -72,8 +73,10 @@ void Recount::check_rack(const std::string& name, int64_t from_ns) {
   for (const std::string& id : live_) {
     const Lease& lease = leases_.at(id);
     for (int32_t i = 0; i < rack.num_hosts; ++i) {
-      const auto found = lease.hosts.find(fleet_.host(rack.first_host + i).id);
-      if (found == lease.hosts.end() || lease.end_ns <= from_ns) continue;
+      const std::string& host = fleet_.host(rack.first_host + i).id;
+      const auto& hosts = lease.adding.count(host) ? lease.adding : lease.hosts;
+      const auto found = hosts.find(host);
+      if (found == hosts.end() || lease.end_ns <= from_ns) continue;
       const fleet::Series& series = fleet_.series_of(rack.first_host + i);
       draws.push_back({lease.start_ns, lease.end_ns, series.host_idle_w + found->second * series.gpu_w});
     }
@@ -111,13 +114,49 @@ void Recount::on(const ledger::SliceReady& e) {
   lease.phase = Lease::kReady;
   lease.since_ns = now_ns_;
   std::map<std::string, int64_t> there;
-  for (const auto& [host, gpus] : lease.hosts) {
-    for (const std::string& vm : on_host_[host]) {
-      if (vms_.at(vm).slice == e.slice && vms_.at(vm).phase == Vm::kReady) there[host] += vms_.at(vm).gpus;
-    }
-    lease.paying_gpus += there[host];
-  }
+  for (const auto& [host, gpus] : lease.hosts) lease.paying_gpus += there[host] = ready_gpus(e.slice, host);
   if (there != lease.hosts) violation_(kHalfGang, fmt::format("{} is handed over and is not whole", e.slice));
+}
+
+int64_t Recount::ready_gpus(const std::string& slice, const std::string& host) const {
+  int64_t out = 0;
+  const auto there = on_host_.find(host);
+  if (there == on_host_.end()) return out;
+  for (const std::string& id : there->second) {
+    const Vm& vm = vms_.at(id);
+    if (vm.slice == slice && vm.phase == Vm::kReady) out += vm.gpus;
+  }
+  return out;
+}
+
+void Recount::on(const ledger::SliceResizing& e) {
+  Lease& lease = leases_.at(e.slice);
+  for (const ledger::ResizeHost& share : e.add) {
+    if (lease.hosts.count(share.host))
+      violation_(kDoubleLease, fmt::format("{} has {} already", e.slice, share.host));
+    lease.adding[share.host] = share.gpus;
+  }
+  for (const auto& [host, gpus] : lease.adding) {
+    check_window(e.slice, host, now_ns_);
+    check_rack(host, now_ns_);
+  }
+}
+
+/// All of what was added or nothing, and every node of it is there.
+void Recount::on(const ledger::SliceResized& e) {
+  Lease& lease = leases_.at(e.slice);
+  for (const auto& [host, gpus] : std::exchange(lease.adding, {})) {
+    lease.hosts[host] = gpus;
+    if (ready_gpus(e.slice, host) != gpus) {
+      violation_(kHalfGang, fmt::format("{} has grown by host {}, which is not ready", e.slice, host));
+    }
+  }
+  for (const std::string& host : e.remove) lease.hosts.erase(host);
+  int64_t gpus = 0, ready = 0;
+  for (const auto& [host, count] : lease.hosts) gpus += count, ready += ready_gpus(e.slice, host);
+  if (gpus != e.gpus)
+    violation_(kHalfGang, fmt::format("{} is told to have {} GPUs and has {}", e.slice, e.gpus, gpus));
+  if (lease.phase == Lease::kReady) pay(lease, ready);
 }
 
 void Recount::on(const ledger::SliceReleasing& e) {
@@ -141,7 +180,8 @@ void Recount::end(const std::string& slice) {
 }
 
 int64_t Recount::gpu_ns_at(const Lease& lease, int64_t now_ns) const {
-  return lease.paid_gpu_ns + lease.paying_gpus * std::max<int64_t>(0, now_ns - lease.since_ns);
+  const int64_t until_ns = std::min(now_ns, lease.end_ns);
+  return lease.paid_gpu_ns + lease.paying_gpus * std::max<int64_t>(0, until_ns - lease.since_ns);
 }
 
 int64_t Recount::gpus_in_use() const {
@@ -160,7 +200,8 @@ void Recount::on(const ledger::VmRequested& e) {
     violation_(kDoubleLease, fmt::format("VM {} is asked for on host {}, which still has VM {} of {}", e.vm,
                                          e.host, vm, vms_.at(vm).slice));
   }
-  if (!leases_.at(e.slice).hosts.count(e.host)) {
+  const Lease& lease = leases_.at(e.slice);
+  if (!lease.hosts.count(e.host) && !lease.adding.count(e.host)) {
     violation_(kDoubleLease,
                fmt::format("VM {} is asked for on host {}, which {} does not lease", e.vm, e.host, e.slice));
   }
@@ -173,7 +214,8 @@ void Recount::move(const std::string& name, decltype(Vm::phase) phase) {
   const int64_t change = (phase == Vm::kReady ? vm.gpus : 0) - (vm.phase == Vm::kReady ? vm.gpus : 0);
   vm.phase = phase;
   Lease& lease = leases_.at(vm.slice);
-  if (change != 0 && lease.phase == Lease::kReady) pay(lease, lease.paying_gpus + change);
+  if (change != 0 && lease.phase == Lease::kReady && lease.hosts.count(vm.host))
+    pay(lease, lease.paying_gpus + change);
   if (phase == Vm::kDeleted) on_host_[vm.host].erase(name);
 }
 

@@ -34,10 +34,10 @@ class Recount {
 
   struct Lease {
     std::string name, series;
-    std::map<std::string, int64_t> hosts;  // → GPUs
+    std::map<std::string, int64_t> hosts, adding;  // → GPUs; adding: kept for it while it grows
     int64_t start_ns = 0, end_ns = 0, expires_ns = 0, rate = 0;
     enum { kHeld, kCommitted, kReady, kReleasing, kGone } phase = kHeld;
-    // GPU-nanoseconds paid: of VMs that were ready while the lease was.
+    // GPU-nanoseconds paid: of VMs that were ready on its hosts while it was handed over, up to its end.
     int64_t paid_gpu_ns = 0, paying_gpus = 0, since_ns = 0;
   };
   const std::map<std::string, Lease>& leases() const { return leases_; }
@@ -67,6 +67,9 @@ class Recount {
   void on(const ledger::SliceReleasing& e);
   void on(const ledger::SliceReleased& e);
   void on(const ledger::SliceFailed& e) { end(e.slice); }
+  void on(const ledger::SliceResizing& e);
+  void on(const ledger::SliceResized& e);
+  void on(const ledger::SliceResizeFailed& e) { leases_.at(e.slice).adding.clear(); }
   void on(const ledger::VmRequested& e);
   void on(const ledger::NodeValidated& e) { move(e.vm, Vm::kReady); }
   void on(const ledger::NodeDown& e) { move(e.vm, Vm::kDown); }
@@ -80,6 +83,7 @@ class Recount {
   void check_rack(const std::string& host, int64_t from_ns);
   void end(const std::string& slice);
   void pay(Lease& lease, int64_t gpus);
+  int64_t ready_gpus(const std::string& slice, const std::string& host) const;
   void move(const std::string& vm, decltype(Vm::phase) phase);
 
   const fleet::Fleet& fleet_;

@@ -18,7 +18,7 @@ namespace th::sim {
 namespace {
 
 constexpr int64_t kStartNs = 1'700'000'000 * kSecond;
-constexpr int64_t kSettleNs = 6 * kHour;  // longer than any lease, retry and repair together
+constexpr int64_t kSettleNs = 2 * kHour;  // longer than any lease, retry and repair together
 
 std::shared_ptr<const fleet::Fleet> small_fleet() {
   fleet::GenerateOptions options;
@@ -122,7 +122,7 @@ void Round::draw_faults() {
   cloud = {some(100), some(150), some(40), some(60), some(60), some(80), some(150), some(60), some(200)};
   nodes_->loses_messages = some(60);
   nodes_->fails_validation = some(40);
-  mean_points_ = 1'000 * (1 + below(8));
+  mean_points_ = 200 * (1 + below(10));
   dies_in_ = below(5) == 0 ? 0 : 1 + below(2 * mean_points_);
   mean_fault_ns_ = (20 + below(400)) * kSecond;
 }
@@ -233,7 +233,7 @@ void Round::one_fault() {
 
 /// A planner that gives hosts to a second buyer: as if a plan had been made on an old picture.
 void Round::plant_double_lease() {
-  clock_.after(5 * kMinute, [this] {
+  clock_.after(30 * kSecond, [this] {
     plant_double_lease();
     if (!plane_->up() || !faults_) return;
     for (const auto& [id, slice] : plane_->state().slices) {
@@ -333,7 +333,7 @@ void Round::check_money() {
     const int64_t gpu_ns = recount_.gpu_ns_at(lease, clock_.unix_ns());
     const int64_t microusd = recounted_microusd(gpu_ns, lease.rate);
     const int64_t billed = found->second.cost_microusd_at(clock_.unix_ns());
-    if (gpu_ns != found->second.gpu_ns_at(clock_.unix_ns()) || microusd != billed) {
+    if (found->second.gpu_ns_at(clock_.unix_ns()) != gpu_ns || microusd != billed) {
       violation(kMoney, fmt::format("{} is billed {} micro-dollars and comes to {}", id, billed, microusd));
     }
     result_.gpu_ns_paid += gpu_ns, result_.microusd_paid += microusd;
