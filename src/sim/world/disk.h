@@ -15,7 +15,6 @@ class Disk {
 
   /// The ledger, in SQLite.
   Result<std::unique_ptr<ledger::Store>> open() {
-    torn_.begin_process();
     return ledger::open_sqlite_store("ledger.db", torn_.name());
   }
   /// `power`: the machine lost its power, else only the process is gone.

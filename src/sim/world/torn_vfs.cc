@@ -155,6 +155,7 @@ int open_file(sqlite3_vfs* vfs, const char* name, sqlite3_file* out, int flags, 
   open->path = new std::string(path);
   open->delete_on_close = (flags & SQLITE_OPEN_DELETEONCLOSE) != 0;
   open->base.pMethods = &kMethods;
+  if (flags & SQLITE_OPEN_MAIN_DB) shared.disk->begin_process();
   if (out_flags) *out_flags = flags;
   return SQLITE_OK;
 }

@@ -34,9 +34,9 @@ class TornDisk {
   /// The process ends inside the n-th write or sync from now on, which fails like all after it.
   void end_process_at_write(int64_t n) { writes_left_ = n; }
   bool process_is_gone() const { return gone_; }
-  /// A new process may open files.
+
+  // For the VFS: a database is opened; whether a write is still made.
   void begin_process() { gone_ = false; }
-  /// For the VFS: whether a write is still made.
   bool count_write();
 
   bool ignores_sync = false;  // a disk that lies
