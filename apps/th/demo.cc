@@ -124,7 +124,7 @@ class Demo {
     TH_RETURN_IF_ERROR(step(2, "A slice: offered, held, leased, its nodes validated",
                             "th slice create demo --gpus 4 --series LOCAL --for 1h"));
     TH_TRY(Json slice,
-           create_slice(context_, {.name = "demo", .gpus = 4, .series = "LOCAL", .duration = "1h"}));
+           create_slice(context_, {.name = "demo", .gpus = "4", .series = "LOCAL", .duration = "1h"}));
     TH_RETURN_IF_ERROR(step(3, "A gang of 4 ranks trains a Llama-architecture model from random weights",
                             "th submit --slice demo " + recipe.string()));
     TH_TRY(Json train, train_model(recipe));

@@ -29,6 +29,10 @@ Result<Json> submit_job(Context& context, const SubmitOptions& options);
 /// running.
 Result<Json> watch_job(Context& context, const std::string& job, bool output);
 
+/// Prints what the ranks of a step write, as it is, until it ends; Ctrl-C and SIGTERM cancel it. Returns the
+/// job; Context::exit_status is the step's.
+Result<Json> follow_step(Context& context, const std::string& job);
+
 bool has_ended(const Json& job);
 
 /// Prints what the ranks of a job wrote, from where the last call stopped; goes on with each new attempt.
@@ -39,6 +43,8 @@ class LogTail {
       : context_(context), job_(std::move(job)), rank_(rank), attempt_(attempt), fixed_(attempt > 0) {}
   /// `job`: as the controller tells it now. `before`: called before anything is printed.
   Status poll(const Json& job, const std::function<void()>& before);
+  /// No rank in front of the lines.
+  void unlabelled() { labels_ = false; }
   /// Prints what is left of lines without an end.
   void finish();
 
@@ -53,7 +59,7 @@ class LogTail {
   int64_t attempt_;
   const bool fixed_;
   int ranks_ = 0;
-  bool prefixed_ = false;
+  bool prefixed_ = false, labels_ = true;
   std::map<int, int64_t> offsets_;      // by rank
   std::map<int, std::string> partial_;  // a line without its end, by rank
 };

@@ -10,6 +10,8 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "http/url.h"
+#include "request/job_options.h"
+#include "request/slice_spec.h"
 #include "terminal.h"
 
 namespace th::cli {
@@ -40,6 +42,9 @@ void print_offer(const Context& context, const Json& offer) {
   context.say(fmt::format("start   {}", start));
   context.say(fmt::format("hosts   {}", hosts_line(list_of(offer, "hosts"))));
   context.say(fmt::format("why     {}", text_of(offer, "placement")));
+  if (auto reason = text_of(object_of(offer, "reason"), "text"); !reason.empty()) {
+    context.say(fmt::format("waits   {}", reason));
+  }
   if (auto sooner = text_of(offer, "sooner"); !sooner.empty()) context.say(fmt::format("sooner  {}", sooner));
 }
 
@@ -117,15 +122,47 @@ Result<Json> release_slice(Context& context, const std::string& name) {
   return slice;
 }
 
+/// "8" or "8-64" as `name` and "min_" + name.
+Status add_size(const char* name, const std::string& text, Json& body) {
+  if (text.empty()) return {};
+  auto range = request::parse_count_range(text, request::kMaxRequestGpus);
+  if (!range) return fail_with(fmt::format("--{}", name), range.error());
+  body[name] = range->max;
+  if (range->min < range->max) body[fmt::format("min_{}", name)] = range->min;
+  return {};
+}
+
+Status add_moment(const char* option, const char* field, const std::string& text, Json& body) {
+  if (text.empty()) return {};
+  auto moment = request::parse_moment(text, Env::real().unix_ns());
+  if (!moment) return fail_with(fmt::format("--{}", option), moment.error());
+  body[field] = *moment;
+  return {};
+}
+
 Result<Json> body_of(const SliceOptions& options) {
   TH_TRY(int64_t duration_ns, parse_duration_ns(options.duration));
-  Json body{{"name", options.name},
-            {"gpus", options.gpus},
-            {"series", options.series},
-            {"duration_ns", duration_ns}};
+  Json body{{"name", options.name}, {"series", options.series}, {"duration_ns", duration_ns}};
+  if (options.gpus.empty() == options.nodes.empty()) {
+    return fail(Code::kInvalidArgument, "slice create wants either --gpus or --nodes");
+  }
+  TH_RETURN_IF_ERROR(add_size("gpus", options.gpus, body));
+  TH_RETURN_IF_ERROR(add_size("nodes", options.nodes, body));
+  TH_RETURN_IF_ERROR(add_moment("start", "start_ns", options.start, body));
+  TH_RETURN_IF_ERROR(add_moment("deadline", "deadline_ns", options.deadline, body));
   if (!options.max_price.empty()) {
     TH_TRY(body["max_microusd_per_gpu_hour"], parse_money_microusd(options.max_price));
   }
+  if (!options.budget.empty()) {
+    TH_TRY(body["budget_microusd"], parse_money_microusd(options.budget));
+  }
+  for (auto [field, count] :
+       {std::pair("spares", options.spares), std::pair("max_switches", options.switches),
+        std::pair("segment", options.segment)}) {
+    if (count > 0) body[field] = count;
+  }
+  if (options.spread) body["spread"] = true;
+  if (options.spot) body["spot"] = true;
   return body;
 }
 
@@ -167,12 +204,29 @@ void add_slice(CLI::App& app, Verb& verb) {
   auto* create =
       slice->add_subcommand("create", "Acquire a slice: offer, hold, lease, wait until it is ready");
   create->add_option("NAME", options->name, "name of the slice")->required();
-  create->add_option("--gpus", options->gpus, "GPUs, rounded up to whole hosts")->required();
+  create->add_option("--gpus", options->gpus,
+                     "GPUs, rounded up to whole hosts; 8-64: the most that start in time");
+  create->add_option("--nodes", options->nodes, "whole hosts instead; 2-4: the most that start in time");
   create->add_option("--series", options->series, "VM series, see: th fleet")->required();
   create->add_option("--for", options->duration, "how long: 90s, 1h30m, 2d")->required();
   create->add_option("--max-price", options->max_price, "at most so many dollars a GPU-hour");
-  create->add_flag("--dry-run", options->dry_run, "only print the offer");
-  create->footer("Example:\n  th slice create demo --gpus 4 --series LOCAL --for 1h --max-price 1.25");
+  create->add_option("--budget", options->budget, "at most so many dollars in all");
+  create->add_option("--start", options->start,
+                     "not before: now+1hour, 16:00, tomorrow, 2027-01-31T08:00:00");
+  create->add_option("--deadline", options->deadline, "to have ended by then");
+  create->add_option("--spares", options->spares, "hosts held back beside the others")
+      ->check(CLI::NonNegativeNumber);
+  create->add_option("--switches", options->switches, "leaf switches it may span")
+      ->check(CLI::PositiveNumber);
+  create->add_option("--segment", options->segment, "hosts in blocks of so many, each under one leaf")
+      ->check(CLI::PositiveNumber);
+  auto* spread = create->add_flag("--spread", options->spread, "over as many racks as there are");
+  create->add_flag("--pack", options->pack, "as near together as it goes (the default)")->excludes(spread);
+  create->add_flag("--spot", options->spot, "cheaper, and may be taken back after a notice");
+  create->add_flag("--dry-run", options->dry_run, "only print the offer; nothing is kept");
+  create->footer(
+      "Examples:\n  th slice create demo --gpus 4 --series LOCAL --for 1h --max-price 1.25\n"
+      "  th slice create big --nodes 2-4 --series LOCAL --for 8h --start now+2hours --budget 500 --dry-run");
   create->callback(
       [&verb, options] { verb = [options](Context& context) { return create_slice(context, *options); }; });
 

@@ -9,10 +9,10 @@ namespace th::cli {
 
 struct SliceOptions {
   std::string name;
-  int64_t gpus = 0;
-  std::string series;
-  std::string duration;
-  std::string max_price = {};
+  std::string gpus, series, duration;  // gpus: "8" or "8-64"
+  std::string nodes = {}, max_price = {}, budget = {}, start = {}, deadline = {};
+  int64_t spares = 0, switches = 0, segment = 0;
+  bool spread = false, pack = false, spot = false;
   bool dry_run = false;
 };
 /// Prints the offer, holds, commits, waits until the slice is ready. Returns the slice (with dry_run

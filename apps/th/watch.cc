@@ -121,6 +121,32 @@ Result<Json> watch_job(Context& context, const std::string& id, bool output) {
   }
 }
 
+Result<Json> follow_step(Context& context, const std::string& id) {
+  CatchInterrupt catch_interrupt;
+  LogTail tail(context, id, -1, 0);
+  tail.unlabelled();
+  const std::string path = "/jobs/" + http::percent_encode(id);
+  int64_t away_since_ns = 0;
+  bool cancelled = false;
+  while (true) {
+    TH_TRY(auto job, ask(context, path, away_since_ns));
+    if (job) {
+      static_cast<void>(tail.poll(*job, [] {}));
+      if (has_ended(*job)) {
+        tail.finish();
+        context.exit_status = exit_status_of(*job);
+        if (context.exit_status != kOk && !text_of(*job, "reason").empty()) {
+          fmt::print(stderr, "srun: {}\n", text_of(*job, "reason"));
+        }
+        return *std::move(job);
+      }
+    }
+    if (!pause_ms(kPollMs / 2) && !std::exchange(cancelled, true)) {
+      TH_RETURN_IF_ERROR(context.del(path));
+    }
+  }
+}
+
 Status LogTail::poll(const Json& job, const std::function<void()>& before) {
   int64_t attempt = int_of(job, "attempt");
   if (!fixed_ && attempt != attempt_) {
@@ -130,7 +156,7 @@ Status LogTail::poll(const Json& job, const std::function<void()>& before) {
     offsets_.clear();
   }
   ranks_ = static_cast<int>(list_of(job, "ranks").size());
-  prefixed_ = rank_ < 0 && ranks_ > 1;
+  prefixed_ = labels_ && rank_ < 0 && ranks_ > 1;
   return read(before);
 }
 

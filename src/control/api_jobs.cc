@@ -76,6 +76,26 @@ void Api::add_job_routes(http::Router& router) {
           TH_TRY(const std::string id, c.jobs.submit(spec, "batch"));
           return Answer(job_json(c, c.core.state().jobs.at(id)));
         });
+  // Asking changes nothing, so it is no command and leaves no answer behind.
+  add(router, "POST", "/api/v1/jobs/estimate", Role::kUser,
+      [](Controller& c, const http::Request& request, const http::Responder& responder) {
+        auto estimate = [&]() -> Result<Json> {
+          if (request.body.size() > kMaxBodyBytes)
+            return fail(Code::kInvalidArgument, "body: at most 1 MiB is taken");
+          TH_TRY(const Json body, parse_json(request.body, "body"));
+          TH_TRY(const request::JobSpec spec, request::job_spec_from_json(body));
+          TH_TRY(const Estimate estimate, c.jobs.estimate(spec));
+          return estimate_json(c, estimate);
+        }();
+        estimate ? responder.send(*estimate) : responder.fail(estimate.error());
+      });
+  write(router, "POST", "/api/v1/jobs/{id}/steps", Role::kUser,
+        [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
+          TH_TRY(const ledger::Job* job, find_job(c, request));
+          TH_TRY(request::JobSpec spec, request::job_spec_from_json(body));
+          TH_TRY(const std::string id, c.jobs.submit_step(job->submitted.job, std::move(spec)));
+          return Answer(job_json(c, c.core.state().jobs.at(id)));
+        });
   write(router, "DELETE", "/api/v1/jobs/{id}", Role::kUser,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
           TH_TRY(const ledger::Job* job, find_job(c, request));

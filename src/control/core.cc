@@ -1,9 +1,12 @@
 #include "control/core.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "base/units.h"
 
 namespace th::control {
@@ -62,6 +65,18 @@ Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet) 
 }
 
 int64_t Core::now_ns() const { return std::max(parts_.env.unix_ns(), state().time_ns); }
+
+std::string Core::job_key(const std::string& job) const {
+  if (parts_.job_secret.empty()) return {};
+  return job + "." + sha256_hex(fmt::format("{}\n{}\n{}", parts_.job_secret, job, parts_.job_secret));
+}
+
+std::string Core::job_of_key(std::string_view key) const {
+  const std::string job(key.substr(0, key.find('.')));
+  const auto found = state().jobs.find(job);
+  const bool runs = found != state().jobs.end() && found->second.attempt_open;
+  return runs && !parts_.job_secret.empty() && equal_secret(key, job_key(job)) ? job : std::string();
+}
 
 void Core::stage(ledger::Event event) {
   const ledger::Event kept = event;

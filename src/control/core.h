@@ -29,6 +29,7 @@ struct CoreParts {
   const registry::Registry& registry;
   std::filesystem::path state_dir;
   Offload offload;
+  std::string job_secret = {};  // keys of jobs come of it; empty: jobs get none
 };
 
 class Core {
@@ -49,6 +50,10 @@ class Core {
   int64_t now_ns() const;
   int64_t monotonic_ns() const { return parts_.env.monotonic_ns(); }
   std::string token() { return parts_.env.token(); }
+  /// What a batch job says who it is with: "job-12.HEX", good while it runs. Empty without a secret.
+  std::string job_key(const std::string& job) const;
+  /// The job that the key is of, while it runs; else empty.
+  std::string job_of_key(std::string_view key) const;
 
   /// Stages an event and brings the picture of the fleet up to date.
   void stage(ledger::Event event);

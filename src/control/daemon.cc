@@ -216,8 +216,15 @@ Status Daemon::Impl::open_controller() {
   TH_TRY(provider_, cloud::make_local_provider(local));
   launcher_.emplace(Env::real().unix_ns());
   workers_ = std::make_unique<Workers>(loop_, kWorkers);
-  CoreParts parts{Env::real(), *ledger_,   fleet_, *provider_,
-                  *launcher_,  *registry_, dir_,   [this](Work work) { workers_->run(std::move(work)); }};
+  CoreParts parts{Env::real(),
+                  *ledger_,
+                  fleet_,
+                  *provider_,
+                  *launcher_,
+                  *registry_,
+                  dir_,
+                  [this](Work work) { workers_->run(std::move(work)); },
+                  sha256_hex("jobs\n" + gateway_token_)};
   TH_TRY(controller_, Controller::start(std::move(parts)));
   api_->attach(*controller_);
   api_->on_shutdown = [this](bool nodes) { shut_down(nodes); };

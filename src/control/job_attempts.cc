@@ -5,9 +5,9 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
-#include <bit>
 
 #include "base/log.h"
+#include "control/batch.h"
 #include "control/jobs.h"
 #include "launch/rendezvous.h"
 
@@ -54,21 +54,42 @@ std::vector<std::string> serve_command(const std::string& deployment, int64_t po
 }
 
 void Jobs::start_attempt(const Job& job, const ledger::Slice& slice, const reserve::Plan& plan) {
-  const std::string id = job.submitted.job;
-  ledger::AttemptStarted started;
-  started.job = id, started.slice = slice.terms.slice, started.attempt = job.attempt + 1;
+  std::vector<ledger::RankPlace> places;
   for (const reserve::HostGpus& part : plan.hosts) {
     const ledger::Vm* vm = live_vm(core_.state(), slice, core_.fleet().host(part.host).id);
-    std::vector<int64_t> gpus;
+    ledger::RankPlace& place = places.emplace_back(ledger::RankPlace{vm->id, {}});
     for (int64_t gpu = 0; gpu < 32; ++gpu) {
-      if (part.gpus >> gpu & 1) gpus.push_back(gpu);
-    }
-    if (job.serves()) {
-      started.ranks.push_back({vm->id, gpus});
-    } else {
-      for (int64_t gpu : gpus) started.ranks.push_back({vm->id, {gpu}});
+      if (part.gpus >> gpu & 1) place.gpus.push_back(gpu);
     }
   }
+  const request::JobSpec& spec = spec_of(job);
+  std::vector<ledger::RankPlace> ranks;
+  if (job.serves()) {
+    ranks = places;
+  } else if (spec.batch) {
+    ranks = {places[0]};
+  } else {
+    if (spec.ntasks > 0) {
+      auto laid = lay_out(places, spec.ntasks, spec.ntasks_per_node);
+      ranks = laid ? *std::move(laid) : *lay_out(places, spec.ntasks, 0);
+    }
+    for (const ledger::RankPlace& place : places) {
+      for (int64_t gpu : place.gpus) {
+        if (spec.ntasks == 0) ranks.push_back({place.vm, {gpu}});
+      }
+    }
+  }
+  start_ranks(job, slice.terms.slice, std::move(ranks));
+  if (!spec.batch || places.size() < 2 || !job.attempt_open) return;
+  places.erase(places.begin());
+  core_.stage(ledger::AttemptReserved{job.submitted.job, job.attempt, std::move(places)});
+}
+
+void Jobs::start_ranks(const Job& job, const std::string& slice, std::vector<ledger::RankPlace> ranks) {
+  const std::string id = job.submitted.job;
+  ledger::AttemptStarted started;
+  started.job = id, started.slice = slice, started.attempt = job.attempt + 1;
+  started.ranks = std::move(ranks);
   std::set<int> taken;
   for (const std::string& other : core_.active_jobs()) {
     taken.insert(static_cast<int>(core_.state().jobs.at(other).master_port));
@@ -78,9 +99,16 @@ void Jobs::start_attempt(const Job& job, const ledger::Slice& slice, const reser
   core_.stage(std::move(started));
   waiting_.erase(id);
   gangs_.insert(id);
-  if (Status launched = core_.launcher().start(gang_of(job)); !launched) {
-    gangs_.erase(id);
-    cancel(id, "failed", "it could not be started: " + launched.error().message);
+  // Not at once: what is reserved beside its ranks is told to them too.
+  unstarted_.push_back(id);
+}
+
+void Jobs::start_gangs() {
+  for (const std::string& id : std::exchange(unstarted_, {})) {
+    if (Status launched = core_.launcher().start(gang_of(core_.state().jobs.at(id))); !launched) {
+      gangs_.erase(id);
+      cancel(id, "failed", "it could not be started: " + launched.error().message);
+    }
   }
 }
 
@@ -102,9 +130,40 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
   }
   gang.omp_threads =
       omp_threads(core_.fleet(), slice.terms.series, static_cast<int64_t>(gang.ranks[0].gpus.size()));
+  if (spec.batch || !spec.step_of.empty()) add_batch(job, spec, gang);
   if (job.serves())
     gang.ready_url = fmt::format("http://{}:{}/health", gang.ranks[0].address, job.master_port);
   return gang;
+}
+
+/// What makes a gang a batch script, or a step of one.
+void Jobs::add_batch(const Job& job, const request::JobSpec& spec, launch::GangSpec& gang) {
+  const Job& script = spec.batch ? job : core_.state().jobs.at(spec.step_of);
+  const request::JobSpec& script_spec = spec_of(script);
+  BatchNames names{core_.state().slices.at(job.slice).terms.name, core_.fleet().name(), {}};
+  if (!script_spec.array_job.empty()) {
+    for (const Job* task : jobs_meant(core_.state(), script_spec.array_job, specs())) {
+      names.array.push_back(spec_of(*task).array_index);
+    }
+  }
+  gang.fixed_env = batch_env(script, script_spec, names);
+  gang.fixed_env["TH_KEY"] = core_.job_key(script.submitted.job);
+  if (!spec.batch) {
+    // Its ranks and nodes are its own; the job that it belongs to is the script's.
+    for (const char* own : {"SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NNODES", "SLURM_TASKS_PER_NODE", "TH_GPUS",
+                            "CUDA_VISIBLE_DEVICES"}) {
+      gang.fixed_env.erase(own);
+    }
+    gang.fixed_env["SLURM_JOB_ID"] = gang.fixed_env["SLURM_JOBID"];
+    gang.fixed_env["SLURM_JOB_NAME"] = script.submitted.name;
+    gang.fixed_env["SLURM_STEP_ID"] = gang.fixed_env["SLURM_STEPID"] = std::to_string(spec.array_index);
+    return;
+  }
+  gang.argv = batch_argv(spec);
+  gang.files[kSrunFile] = kSrunText;
+  const std::string& node = job.ranks[0].place.vm;
+  if (!spec.output.empty()) gang.fixed_env["TH_OUTPUT"] = expand_pattern(spec.output, job, spec, node);
+  if (!spec.error.empty()) gang.fixed_env["TH_ERROR"] = expand_pattern(spec.error, job, spec, node);
 }
 
 void Jobs::take_events() {
@@ -207,7 +266,9 @@ void Jobs::attempt_failed(const Job& job, const launch::GangChanged& changed) {
                     ended.lost_steps, ended.last_step, job.checkpoint_step);
   }
   log_warn("{}: attempt {}: {}", changed.job, changed.attempt, ended.reason);
+  const bool node_fail = !ended.counts && !spec_of(job).requeue;
   core_.stage(std::move(ended));
+  if (node_fail) core_.stage(ledger::JobCause{changed.job, "node_fail"});
 }
 
 }  // namespace th::control

@@ -8,6 +8,8 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "control/batch.h"
+#include "control/placing.h"
 #include "launch/rendezvous.h"
 
 namespace th::control {
@@ -17,8 +19,6 @@ using ledger::Job;
 using ledger::Slice;
 using ledger::SliceState;
 
-constexpr int64_t kDefaultBatchNs = kHour;  // of a slice made for one job that names no time
-constexpr size_t kMaxSpecBytesOfNode = node::kMaxSyncBytes * 3 / 4;
 constexpr int64_t kDefaultServeNs = 24 * kHour;
 constexpr int64_t kPausePerLook = 4;  // a fifth of the loop's time at most goes into the queues
 
@@ -47,67 +47,6 @@ const request::JobSpec& Jobs::spec_of(const Job& job) {
     log_error("job {}: its spec in the ledger is refused: {}", job.submitted.job, spec.error().message);
   TH_CHECK(spec.has_value());
   return specs_[job.submitted.job] = *std::move(spec);
-}
-
-Result<std::string> Jobs::choose_series(const request::JobSpec& spec) const {
-  const auto catalogue = fleet::series_catalogue();
-  int64_t most = 0;
-  for (size_t i = 0; i < catalogue.size(); ++i) {
-    if (!core_.provider().check_series(catalogue[i].name)) continue;
-    const int64_t gpus = core_.fleet().num_gpus(static_cast<fleet::SeriesIndex>(i));
-    if (gpus >= spec.gpus) return std::string(catalogue[i].name);
-    most = std::max(most, gpus);
-  }
-  return fail(Code::kUnsatisfiable,
-              fmt::format("job '{}' asks for {} GPUs; the fleet has {} of one series; ask for at "
-                          "most {}",
-                          spec.name, spec.gpus, most, most));
-}
-
-/// Each rank's task repeats the spec, and those of one node have to fit into one answer to it.
-Status Jobs::check_fits_sync(const request::JobSpec& spec) const {
-  size_t ranks = 1;
-  for (const fleet::Host& host : core_.fleet().hosts()) {
-    ranks = std::max(ranks, static_cast<size_t>(host.gpus));
-  }
-  const size_t bytes = dump_json(request::to_json(spec)).size();
-  if (bytes * ranks <= kMaxSpecBytesOfNode) return {};
-  return fail(Code::kInvalidArgument,
-              fmt::format("job '{}' is {} bytes long, once for each of up to {} ranks of a node, which takes "
-                          "{} bytes in all; stage big files instead of sending them",
-                          spec.name, bytes, ranks, kMaxSpecBytesOfNode));
-}
-
-Result<std::string> Jobs::submit(const request::JobSpec& spec, const std::string& kind) {
-  TH_RETURN_IF_ERROR(check_fits_sync(spec));
-  ledger::JobSubmitted submitted;
-  if (spec.slice) {
-    const Slice* slice = core_.state().find_slice(*spec.slice);
-    if (!slice)
-      return fail(Code::kNotFound,
-                  "slice '" + *spec.slice + "' does not exist; th slice list shows those that do");
-    if (!slice->live() || slice->state == SliceState::kReleasing) {
-      return fail(Code::kFailedPrecondition, fmt::format("slice '{}' is {}; create one with th slice create",
-                                                         *spec.slice, ledger::name_of(slice->state)));
-    }
-    if (spec.gpus > slice->terms.gpus) {
-      return fail(Code::kUnsatisfiable,
-                  fmt::format("job '{}' asks for {} GPUs and slice '{}' has {}; ask for at most {}",
-                              spec.name, spec.gpus, *spec.slice, slice->terms.gpus, slice->terms.gpus));
-    }
-    submitted.slice = slice->terms.slice;
-  } else {
-    TH_TRY(std::string series, choose_series(spec));
-    reserve::Request request{spec.name, spec.gpus, series, spec.duration_ns.value_or(kDefaultBatchNs), 0, {}};
-    auto plan = reserve::decide(core_.snapshot(), request, {}, core_.now_ns());
-    if (!plan && !plan.error().later) return fail(plan.error().error());
-  }
-  submitted.job = fmt::format("job-{}", core_.state().next_job);
-  submitted.name = spec.name, submitted.kind = kind, submitted.gpus = spec.gpus;
-  submitted.spec = dump_json(request::to_json(spec));
-  const std::string id = submitted.job;
-  core_.stage(std::move(submitted));
-  return id;
 }
 
 void Jobs::cancel(const std::string& id, const std::string& end_state, const std::string& reason) {
@@ -148,19 +87,23 @@ void Jobs::step() {
   for (const std::string& id : active) step_job(core_.state().jobs.at(id));
   take_events();
   if (closing_) return;
-  // Queues are looked at again when something changed, and once a second, since time itself frees GPUs; a long look
-  // is followed by a longer pause, so that commands are answered in between.
+  // Queues are looked at again when something changed, and once a second, since time itself frees GPUs; a
+  // long look is followed by a longer pause, so that commands are answered in between.
   const int64_t since_ns = core_.monotonic_ns() - planned_ns_;
-  if (since_ns < kPausePerLook * look_ns_ || (planned_version_ == core_.version() && since_ns < kSecond)) return;
+  if (since_ns < kPausePerLook * look_ns_ || (planned_version_ == core_.version() && since_ns < kSecond))
+    return;
   const int64_t begin_ns = core_.monotonic_ns();
   plan_slices();
   std::map<std::string, std::vector<std::string>> queues;
   for (const std::string& id : core_.active_jobs()) {
     const Job& job = core_.state().jobs.at(id);
+    if (job.submitted.kind == "step") continue;
     const bool queued = !job.attempt_open && !job.attempt_succeeded && !job.cancelling() && !gangs_.count(id);
-    if (queued && !job.slice.empty()) queues[job.slice].push_back(id);
+    if (queued && !job.slice.empty() && !hold_back(job)) queues[job.slice].push_back(id);
   }
   for (const auto& [slice, queue] : queues) plan_in_slice(core_.state().slices.at(slice), queue);
+  start_steps();
+  start_gangs();
   planned_version_ = core_.version();
   planned_ns_ = core_.monotonic_ns();
   look_ns_ = planned_ns_ - begin_ns;
@@ -179,13 +122,39 @@ void Jobs::step_job(const Job& job) {
   }
   if (!job.cancelling() && over_time(job)) {
     const int64_t limit_ns = *spec_of(job).duration_ns;
-    cancel(id, "failed", fmt::format("its time limit of {} is over", format_duration(limit_ns)));
+    stop_with_cause(job, "timeout", fmt::format("its time limit of {} is over", format_duration(limit_ns)));
   }
+  if (!job.cancelling() && over_deadline(job)) {
+    stop_with_cause(job, "deadline",
+                    "it cannot end by its deadline, " + format_time(spec_of(job).deadline_ns));
+  }
+  if (job.submitted.kind == "step") step_of_job(job);
+  end_without_nodes(job);
+  signal_before_end(job);
   if (job.cancelling()) core_.launcher().stop(id);
   const bool ending = job.cancelling() || (job.attempt > 0 && !job.attempt_open);
   if (!ending) return;
   take_events();
-  if (!gangs_.count(id)) conclude(job);
+  if (!gangs_.count(id) && !(spec_of(job).batch && has_live_steps(id))) conclude(job);
+}
+
+void Jobs::stop_with_cause(const Job& job, const char* cause, const std::string& reason) {
+  core_.stage(ledger::JobCause{job.submitted.job, cause});
+  cancel(job.submitted.job, "failed", reason);
+}
+
+bool Jobs::over_deadline(const Job& job) {
+  const request::JobSpec& spec = spec_of(job);
+  if (spec.deadline_ns == 0 || job.attempt_succeeded) return false;
+  const int64_t needed_ns = job.attempt == 0 ? spec.duration_ns.value_or(0) : 0;
+  return core_.now_ns() > spec.deadline_ns - needed_ns;
+}
+
+/// Whether the job waits for something that is not room; notes what.
+bool Jobs::hold_back(const Job& job) {
+  auto waiting = not_eligible(core_.state(), job, specs(), core_.now_ns());
+  if (waiting) note(job.submitted.job, *std::move(waiting));
+  return waiting.has_value();
 }
 
 /// Not while it may have ended in time: after a start, until its nodes have said what became of it.
@@ -208,12 +177,15 @@ void Jobs::conclude(const Job& job) {
     core_.stage(ledger::JobFinished{id, job.end_state, job.reason, result ? result->line : ""});
   } else if (job.attempt_succeeded) {
     succeed(job);
+  } else if (job.cause == "node_fail") {
+    core_.stage(ledger::JobFinished{id, "failed", job.reason + "; it was not to be requeued", ""});
   } else if (job.retries_used > spec_of(job).retries) {
     const std::string text = fmt::format("{}; no retries left ({} used)", job.reason, spec_of(job).retries);
     core_.stage(ledger::JobFinished{id, "failed", text, ""});
   }
   if (!job.ended()) return;
   waiting_.erase(id), planned_.erase(id), specs_.erase(id);
+  if (job.submitted.kind == "step") return;
   const auto slice = core_.state().slices.find(job.slice);
   if (slice != core_.state().slices.end() && slice->second.terms.implicit) {
     static_cast<void>(slices_.release(job.slice, "its job has ended"));
@@ -303,13 +275,13 @@ void Jobs::plan_slices() {
   std::vector<reserve::Request> requests;
   for (const std::string& id : core_.active_jobs()) {
     const Job& job = core_.state().jobs.at(id);
-    if (!job.slice.empty() || job.cancelling()) continue;
+    if (!job.slice.empty() || job.cancelling() || hold_back(job)) continue;
     const request::JobSpec& spec = spec_of(job);
     const auto series = choose_series(spec);
     if (!series) continue;
     const int64_t duration_ns = spec.duration_ns.value_or(job.serves() ? kDefaultServeNs : kDefaultBatchNs);
     // A minute over the job's own limit, so that it ends by itself and not with the slice.
-    requests.push_back({id, spec.gpus, *series, duration_ns + kMinute, 0, {}});
+    requests.push_back(own_request(core_.fleet(), id, spec, *series, duration_ns + kMinute));
     ids.push_back(id);
   }
   if (ids.empty()) return;
@@ -327,16 +299,9 @@ void Jobs::plan_slices() {
   }
 }
 
-void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& queue) {
+/// The slice's nodes that are there, and what runs on them until when.
+reserve::Snapshot Jobs::inside_of(const Slice& slice) {
   const int64_t now_ns = core_.now_ns();
-  if (slice.state != SliceState::kReady) {
-    const int64_t estimate_ns = std::max(slice.terms.start_ns, now_ns);
-    for (const std::string& id : queue) {
-      note(id, {"slice", fmt::format("slice '{}' is {}", slice.terms.name, ledger::name_of(slice.state)), "",
-                estimate_ns});
-    }
-    return;
-  }
   std::vector<reserve::HostGpus> hosts;
   for (const ledger::Share& share : slice.terms.hosts) {
     const ledger::Vm* vm = live_vm(core_.state(), slice, share.host);
@@ -349,12 +314,12 @@ void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& que
     const Job& job = core_.state().jobs.at(id);
     if (job.slice != slice.terms.slice || (!job.attempt_open && !gangs_.count(id))) continue;
     std::map<reserve::HostIndex, reserve::GpuMask> used;
-    for (const ledger::Rank& rank : job.ranks) {
-      const auto host = core_.fleet().find_host(core_.state().vms.at(rank.place.vm).host);
+    for (const ledger::RankPlace& place : places_of(job)) {
+      const auto host = core_.fleet().find_host(core_.state().vms.at(place.vm).host);
       const auto there =
           std::find_if(hosts.begin(), hosts.end(), [&](const auto& h) { return host && h.host == *host; });
       if (there == hosts.end()) continue;
-      for (int64_t gpu : rank.place.gpus) used[*host] |= (1u << gpu) & there->gpus;
+      for (int64_t gpu : place.gpus) used[*host] |= (1u << gpu) & there->gpus;
     }
     reserve::Claim claim{id, now_ns, slice.terms.end_ns, {}};
     const auto limit_ns = spec_of(job).duration_ns;
@@ -366,12 +331,42 @@ void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& que
     if (claim.hosts.empty()) continue;
     if (auto next = inside.with_claim(claim)) inside = *std::move(next);
   }
+  return inside;
+}
+
+reserve::Request Jobs::request_in(const Slice& slice, const std::string& id, const request::JobSpec& spec) {
+  reserve::Request request;
+  request.name = id, request.gpus = spec.gpus;
+  const int64_t left_ns = slice.terms.end_ns - core_.now_ns();
+  request.duration_ns = std::min(left_ns, spec.duration_ns.value_or(left_ns));
+  request.gpus_per_host = static_cast<int32_t>(gpus_per_host(spec));
+  request.max_switches = static_cast<int32_t>(spec.max_switches);
+  request.segment = static_cast<int32_t>(spec.segment);
+  if (!picks_hosts(spec)) return request;
+  request.only.emplace();
+  for (const ledger::Share& share : slice.terms.hosts) {
+    const auto host = core_.fleet().find_host(share.host);
+    const ledger::Vm* vm = live_vm(core_.state(), slice, share.host);
+    if (host && allows_host(core_.fleet(), spec, *host, vm ? vm->id : "")) request.only->push_back(*host);
+  }
+  std::ranges::sort(*request.only);
+  return request;
+}
+
+void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& queue) {
+  const int64_t now_ns = core_.now_ns();
+  if (slice.state != SliceState::kReady) {
+    const int64_t estimate_ns = std::max(slice.terms.start_ns, now_ns);
+    for (const std::string& id : queue) {
+      note(id, {"slice", fmt::format("slice '{}' is {}", slice.terms.name, ledger::name_of(slice.state)), "",
+                estimate_ns});
+    }
+    return;
+  }
+  const reserve::Snapshot inside = inside_of(slice);
   std::vector<reserve::Request> requests;
   for (const std::string& id : queue) {
-    const Job& job = core_.state().jobs.at(id);
-    const int64_t left_ns = slice.terms.end_ns - now_ns;
-    requests.push_back(
-        {id, job.submitted.gpus, "", std::min(left_ns, spec_of(job).duration_ns.value_or(left_ns)), 0, {}});
+    requests.push_back(request_in(slice, id, spec_of(core_.state().jobs.at(id))));
   }
   const auto plans = reserve::plan_queue(inside, requests, {}, now_ns);
   const std::string repair = slices_.repair_note(slice.terms.slice);

@@ -8,26 +8,37 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/units.h"
 #include "control/core.h"
+#include "control/eligibility.h"
 #include "control/job_output.h"
 #include "control/slices.h"
 #include "request/job_spec.h"
 
 namespace th::control {
 
-/// Why a job does not run yet, as the last look at the queue found.
-struct Waiting {
-  std::string code, text, smallest_change;
-  int64_t estimated_start_ns = 0;  // 0: not known
+inline constexpr int64_t kDefaultBatchNs = kHour;  // of a slice made for one job that names no time
+
+/// What a job that is not submitted could expect.
+struct Estimate {
+  std::optional<reserve::Plan> plan;  // none: nobody can say when
+  std::string partition, series;      // partition: empty, it would get a slice of its own
+  int64_t price_microusd = 0;
+  Waiting waiting;  // why not now; no code: it would start now
 };
 
 class Jobs {
  public:
   Jobs(Core& core, Slices& slices, JobOutput& output) : core_(core), slices_(slices), output_(output) {}
 
-  /// Returns the job's id. kind: batch | serve. Errors: kNotFound (slice), kUnsatisfiable,
-  /// kFailedPrecondition.
+  /// Returns the job's id, of an array its first task's. kind: batch | serve. Errors: kNotFound (slice, a job
+  /// of a dependency), kUnsatisfiable, kFailedPrecondition, kInvalidArgument.
   Result<std::string> submit(const request::JobSpec& spec, const std::string& kind);
+  /// A launch inside of a running batch job, on the nodes and GPUs that it has: waits while other steps use
+  /// them. Returns its id. Errors: kNotFound, kFailedPrecondition (the job does not run), kUnsatisfiable.
+  Result<std::string> submit_step(const std::string& job, request::JobSpec spec);
+  /// When and where it would start, behind all that wait now. Nothing is kept. Errors: as of submit.
+  Result<Estimate> estimate(const request::JobSpec& spec);
   /// end_state: cancelled | failed. A job that has ended is left alone.
   void cancel(const std::string& job, const std::string& end_state, const std::string& reason);
 
@@ -42,6 +53,7 @@ class Jobs {
   void take_events();
 
   const Waiting* waiting(const std::string& job) const;
+  const request::JobSpec& spec_of(const ledger::Job& job);
   /// The fleet's picture with the places that queued jobs without a slice are waiting for.
   reserve::Snapshot reservations() const;
   /// Called for each metrics line that is new.
@@ -50,18 +62,37 @@ class Jobs {
   std::function<void(const std::string& job, const std::string& url)> on_ready;
 
  private:
-  const request::JobSpec& spec_of(const ledger::Job& job);
+  SpecOf specs() {
+    return [this](const ledger::Job& job) -> const request::JobSpec& { return spec_of(job); };
+  }
+  Status check_options(const request::JobSpec& spec);
+  Result<std::string> slice_for(const request::JobSpec& spec);
+  std::string stage_job(const request::JobSpec& spec, const std::string& kind, const std::string& slice);
+  bool hold_back(const ledger::Job& job);
   Status check_fits_sync(const request::JobSpec& spec) const;
   Result<std::string> choose_series(const request::JobSpec& spec) const;
   int64_t remaining_ns(const ledger::Job& job, int64_t fallback_ns);
 
   void step_job(const ledger::Job& job);
+  void stop_with_cause(const ledger::Job& job, const char* cause, const std::string& reason);
   bool over_time(const ledger::Job& job);
+  bool over_deadline(const ledger::Job& job);
   void conclude(const ledger::Job& job);
   void succeed(const ledger::Job& job);
   void plan_slices();
+  reserve::Snapshot inside_of(const ledger::Slice& slice);
+  reserve::Request request_in(const ledger::Slice& slice, const std::string& id,
+                              const request::JobSpec& spec);
   void plan_in_slice(const ledger::Slice& slice, const std::vector<std::string>& queue);
   void start_attempt(const ledger::Job& job, const ledger::Slice& slice, const reserve::Plan& plan);
+  void start_ranks(const ledger::Job& job, const std::string& slice, std::vector<ledger::RankPlace> ranks);
+  void start_gangs();
+  void start_steps();
+  void step_of_job(const ledger::Job& job);
+  bool has_live_steps(const std::string& job);
+  void signal_before_end(const ledger::Job& job);
+  void end_without_nodes(const ledger::Job& job);
+  void add_batch(const ledger::Job& job, const request::JobSpec& spec, launch::GangSpec& gang);
   launch::GangSpec gang_of(const ledger::Job& job);
   void note(const std::string& job, const reserve::Refusal& refusal);
   void note(const std::string& job, Waiting waiting);
@@ -77,13 +108,25 @@ class Jobs {
   std::map<std::string, request::JobSpec> specs_;
   std::map<std::string, Waiting> waiting_;
   std::map<std::string, reserve::Plan> planned_;  // of queued jobs without a slice
-  std::set<std::string> gangs_;                   // jobs of which ranks may be left
-  std::set<std::string> registering_;             // names of models that are being imported: one at a time
-  std::set<std::string> refused_;  // tasks of which a line could not be stored, while events are taken
-  int64_t planned_version_ = -1;   // Core::version() that the queues were looked at
+  std::vector<std::string> unstarted_;    // attempts that are staged and not handed to the launcher yet
+  std::set<std::string> gangs_;           // jobs of which ranks may be left
+  std::set<std::string> registering_;     // names of models that are being imported: one at a time
+  std::set<std::string> refused_;         // tasks of which a line could not be stored, while events are taken
+  int64_t planned_version_ = -1;          // Core::version() that the queues were looked at
   int64_t planned_ns_ = 0, look_ns_ = 0;  // when the last look ended, how long it took
   bool closing_ = false;
 };
+
+/// The spec as the ledger keeps it.
+std::string spec_text(const request::JobSpec& spec);
+
+/// GPUs on each host, where the job's nodes and GPUs come to a number; 0: as they fit.
+int64_t gpus_per_host(const request::JobSpec& spec);
+/// For a job without a slice: whole hosts of the series.
+reserve::Request own_request(const fleet::Fleet& fleet, const std::string& name, const request::JobSpec& spec,
+                             const std::string& series, int64_t duration_ns);
+/// The spec as it is kept: exclusive nodes as GPUs of the slice's hosts (null: it gets whole hosts anyway).
+request::JobSpec fitted(const request::JobSpec& spec, const ledger::Slice* slice);
 
 /// The command that serves a model staged as "model" in the job's folder, on `port`.
 std::vector<std::string> serve_command(const std::string& deployment, int64_t port);

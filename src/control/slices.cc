@@ -52,7 +52,8 @@ Result<Offer> Slices::offer(const request::SliceSpec& spec, const reserve::Snaps
   if (plan) return Offer{*std::move(plan), ""};
   const reserve::Refusal& refusal = plan.error();
   if (!refusal.later) return fail(refusal.error());
-  return Offer{*refusal.later, refusal.changes.empty() ? refusal.text : refusal.changes[0].text};
+  return Offer{*refusal.later, refusal.changes.empty() ? "" : refusal.changes[0].text,
+               std::string(reserve::reason_name(refusal.reason)), refusal.text};
 }
 
 Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations) {

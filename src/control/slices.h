@@ -16,6 +16,7 @@ namespace th::control {
 struct Offer {
   reserve::Plan plan;
   std::string sooner;
+  std::string reason_code = {}, reason = {};  // why not at the wanted time
 };
 
 class Slices {

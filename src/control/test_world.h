@@ -101,6 +101,12 @@ class World {
   std::string submit(const std::string& slice, int64_t gpus, int64_t retries = 2);
   /// Every node reports the ranks on its list in this state.
   void report(node::TaskState state, std::optional<int> exit_code = {});
+  /// Every rank of this job that a node is to run is in this state; those of other jobs run.
+  void report_job(const std::string& job, node::TaskState state, std::optional<int> exit_code);
+  /// Every node that was to run ranks of the job says that it has none.
+  void report_gone(const std::string& job);
+  /// What the node is told of the job's first rank there.
+  node::Task task(const std::string& vm, const std::string& job) const;
   /// One rank ends; the rest of its node's ranks run.
   void rank_killed(const std::string& job, int rank, int signal);
   /// What each node is told to run.

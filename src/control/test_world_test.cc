@@ -76,6 +76,49 @@ void World::report(node::TaskState state, std::optional<int> exit_code) {
   settle();
 }
 
+void World::report_job(const std::string& job, node::TaskState state, std::optional<int> exit_code) {
+  for (const auto& [id, vm] : c->core.state().vms) {
+    if (vm.state != ledger::VmState::kReady) continue;
+    const node::SyncReply wanted = launcher_->desired(id);
+    node::SyncRequest request;
+    request.boot_id = vm.boot_id, request.have_generation = wanted.generation;
+    for (const auto& task : wanted.tasks) {
+      node::TaskReport report;
+      const bool its = task.id.job == job;
+      report.id = task.id, report.state = its ? state : node::TaskState::kRunning;
+      if (its) report.exit_code = exit_code;
+      request.tasks.push_back(report);
+    }
+    launcher_->on_report(id, request);
+  }
+  settle();
+  if (state == node::TaskState::kExited) report_gone(job);
+}
+
+void World::report_gone(const std::string& job) {
+  for (const auto& [id, vm] : c->core.state().vms) {
+    if (vm.state != ledger::VmState::kReady) continue;
+    const node::SyncReply wanted = launcher_->desired(id);
+    node::SyncRequest request;
+    request.boot_id = vm.boot_id, request.have_generation = wanted.generation;
+    for (const auto& task : wanted.tasks) {
+      if (task.id.job == job) continue;
+      node::TaskReport report;
+      report.id = task.id, report.state = node::TaskState::kRunning;
+      request.tasks.push_back(report);
+    }
+    launcher_->on_report(id, request);
+  }
+  settle();
+}
+
+node::Task World::task(const std::string& vm, const std::string& job) const {
+  for (const auto& task : launcher_->desired(vm).tasks) {
+    if (task.id.job == job) return task;
+  }
+  return {};
+}
+
 void World::rank_killed(const std::string& id, int rank, int signal) {
   const std::string vm = job(id).ranks.at(static_cast<size_t>(rank)).place.vm;
   node::SyncRequest request;

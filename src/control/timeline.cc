@@ -87,6 +87,10 @@ struct Describer {
             e.reason};
   }
   Pair operator()(const ledger::JobCancelling& e) { return {"job is being stopped", e.reason}; }
+  Pair operator()(const ledger::AttemptReserved& e) {
+    return {fmt::format("attempt {} holds {} for its steps", e.attempt, nodes_text(e.places)), ""};
+  }
+  Pair operator()(const ledger::JobCause& e) { return {"cause: " + e.cause, ""}; }
   Pair operator()(const ledger::JobFinished& e) { return {"job " + e.state, e.reason}; }
   Pair operator()(const ledger::ModelRegistered& e) {
     return {fmt::format("model {} version {} registered", e.name, e.version), ""};

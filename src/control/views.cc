@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/units.h"
+#include "control/batch.h"
+#include "request/job_fields.h"
 
 namespace th::control {
 namespace {
@@ -105,6 +107,19 @@ Json offer_json(const Controller& c, const std::string& series, const Offer& off
   }
   Json out = terms_json(terms);
   out["sooner"] = offer.sooner;
+  if (!offer.reason.empty()) out["reason"] = {{"code", offer.reason_code}, {"text", offer.reason}};
+  return out;
+}
+
+Json estimate_json(const Controller& c, const Estimate& estimate) {
+  Json out = estimate.plan ? offer_json(c, estimate.series, {*estimate.plan, ""}) : Json::object();
+  out["partition"] = estimate.partition;
+  out["price_microusd"] = estimate.price_microusd;
+  out["reason"] = {{"code", estimate.waiting.code}, {"text", estimate.waiting.text}};
+  out["smallest_change"] =
+      estimate.waiting.smallest_change.empty() ? Json(nullptr) : Json(estimate.waiting.smallest_change);
+  if (!estimate.plan && estimate.waiting.estimated_start_ns)
+    out["start_ns"] = estimate.waiting.estimated_start_ns;
   return out;
 }
 
@@ -184,6 +199,13 @@ Json job_json(Controller& c, const ledger::Job& job) {
   const StoredLine* progress = started ? c.output.last(id, "progress") : nullptr;
   const StoredLine* result = started ? c.output.last(id, "result") : nullptr;
   const Waiting* waiting = c.jobs.waiting(id);
+  const request::JobSpec& spec = c.jobs.spec_of(job);
+  Json options = Json::object(), places = Json::array();
+  request::options_to_json(spec, options);
+  for (const ledger::RankPlace& place : places_of(job)) {
+    places.push_back({{"node", place.vm}, {"gpus", place.gpus}});
+  }
+  const auto user = spec.env.find("SLURM_JOB_USER");
   return {{"id", id},
           {"name", job.submitted.name},
           {"slice", job.slice.empty() ? Json(nullptr) : Json(slice_name(c, job.slice))},
@@ -193,6 +215,15 @@ Json job_json(Controller& c, const ledger::Job& job) {
           {"gpus", job.submitted.gpus},
           {"ranks", std::move(ranks)},
           {"reason", !job.ended() && waiting ? waiting->text : job.reason},
+          {"reason_code", !job.ended() && waiting ? waiting->code : job.cause},
+          {"estimated_start_ns", !job.ended() && waiting && waiting->estimated_start_ns
+                                     ? Json(waiting->estimated_start_ns)
+                                     : Json(nullptr)},
+          {"stopping", !job.ended() && job.cancelling()},
+          {"places", std::move(places)},
+          {"user", user == spec.env.end() ? "" : user->second},
+          {"time_limit_ns", spec.duration_ns ? Json(*spec.duration_ns) : Json(nullptr)},
+          {"options", std::move(options)},
           {"progress", progress ? parsed(progress->line) : Json(nullptr)},
           {"result", !job.result.empty() ? parsed(job.result)
                      : result            ? parsed(result->line)

@@ -11,6 +11,7 @@ namespace th::control {
 Json fleet_json(const Controller& c);
 Json offer_json(const Controller& c, const std::string& series, const Offer& offer);
 Json slice_json(const Controller& c, const ledger::Slice& slice);
+Json estimate_json(const Controller& c, const Estimate& estimate);
 Json job_json(Controller& c, const ledger::Job& job);
 Json node_json(const Controller& c, const ledger::Vm& vm);
 Json model_json(const ledger::ModelRegistered& model);

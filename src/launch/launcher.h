@@ -27,22 +27,23 @@ struct RankPlace {
 
 /// One attempt of a job: all ranks, or none.
 struct GangSpec {
-  std::string job;                             // "job-1"
-  std::string name;                            // as the submitter called it
-  int attempt = 1;                             // from 1
-  std::vector<std::string> argv;               // the same for every rank
-  std::map<std::string, std::string> env;      // of the submitter; the rendezvous environment wins over it
-  std::map<std::string, std::string> files;    // path in the job's folder → text
-  std::map<std::string, std::string> stage;    // path in the job's folder → absolute path
-  std::optional<std::string> workdir;          // absolute; none: the job's folder
-  int64_t memory_bytes = 0;                    // of one rank; 0: no limit
-  int64_t grace_ms = 10'000;                   // between SIGTERM and SIGKILL
-  int omp_threads = 1;                         // OMP_NUM_THREADS, unless env sets it
-  int master_port = 0;                         // see choose_port in rendezvous.h
-  bool service = false;                        // meant to run on: a rank that exits with 0 has failed too
-  std::optional<std::string> ready_url;        // of rank 0
-  std::string metrics_file = "metrics.jsonl";  // in the job's folder, written by rank 0; empty: none
-  std::vector<RankPlace> ranks;                // index is the rank
+  std::string job;                               // "job-1"
+  std::string name;                              // as the submitter called it
+  int attempt = 1;                               // from 1
+  std::vector<std::string> argv;                 // the same for every rank
+  std::map<std::string, std::string> env;        // of the submitter; the rendezvous environment wins over it
+  std::map<std::string, std::string> fixed_env;  // wins over the rendezvous environment
+  std::map<std::string, std::string> files;      // path in the job's folder → text
+  std::map<std::string, std::string> stage;      // path in the job's folder → absolute path
+  std::optional<std::string> workdir;            // absolute; none: the job's folder
+  int64_t memory_bytes = 0;                      // of one rank; 0: no limit
+  int64_t grace_ms = 10'000;                     // between SIGTERM and SIGKILL
+  int omp_threads = 1;                           // OMP_NUM_THREADS, unless env sets it
+  int master_port = 0;                           // see choose_port in rendezvous.h
+  bool service = false;                          // meant to run on: a rank that exits with 0 has failed too
+  std::optional<std::string> ready_url;          // of rank 0
+  std::string metrics_file = "metrics.jsonl";    // in the job's folder, written by rank 0; empty: none
+  std::vector<RankPlace> ranks;                  // index is the rank
   bool operator==(const GangSpec&) const = default;
 };
 
@@ -90,6 +91,10 @@ class Launcher {
   /// Ends every rank of the job, by SIGTERM and after grace_ms SIGKILL. kGone follows (at once when there is
   /// no such gang nothing follows).
   virtual void stop(std::string_view job) = 0;
+
+  /// Sends a signal, once, to every rank of the job that runs (leader_only: not to what the rank has
+  /// started).
+  virtual void signal(std::string_view job, int number, bool leader_only) = 0;
 
   /// The lines up to `line_no` of the task are stored: they are not sent again.
   virtual void ack_metrics(const node::TaskId& task, int64_t line_no) = 0;

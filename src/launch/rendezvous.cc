@@ -94,7 +94,7 @@ std::map<std::string, std::string> rendezvous_env(const GangSpec& gang, int rank
       {"GROUP_RANK", node_index},
       {"MASTER_ADDR", gang.ranks[0].address},
       {"MASTER_PORT", std::to_string(gang.master_port)},
-      {"SLURM_JOB_ID", gang.job},
+      {"SLURM_JOB_ID", gang.job.starts_with("job-") ? gang.job.substr(4) : gang.job},  // a number in Slurm
       {"SLURM_JOB_NAME", gang.name},
       {"SLURM_NTASKS", world},
       {"SLURM_NNODES", std::to_string(layout.vms.size())},
@@ -106,6 +106,7 @@ std::map<std::string, std::string> rendezvous_env(const GangSpec& gang, int rank
       {"TH_JOB_ID", gang.job},
       {"TH_ATTEMPT", std::to_string(gang.attempt)},
       {"TH_GPUS", join_numbers(place.gpus)},
+      {"CUDA_VISIBLE_DEVICES", join_numbers(place.gpus)},
       {"OMP_NUM_THREADS", std::to_string(gang.omp_threads)},
   };
 }
@@ -122,6 +123,7 @@ std::vector<node::Task> gang_tasks(const GangSpec& gang) {
       task.env["OMP_NUM_THREADS"] = threads->second;
     }
     task.env.insert(gang.env.begin(), gang.env.end());  // what stands already, the rendezvous, wins
+    for (const auto& [name, value] : gang.fixed_env) task.env[name] = value;
     task.cwd = gang.workdir;
     task.files = gang.files;
     task.stage = gang.stage;

@@ -39,7 +39,7 @@ TEST(Rendezvous, EveryVariableOfARank) {
       {"GROUP_RANK", "0"},
       {"MASTER_ADDR", "10.0.0.1"},
       {"MASTER_PORT", "20123"},
-      {"SLURM_JOB_ID", "job-7"},
+      {"SLURM_JOB_ID", "7"},
       {"SLURM_JOB_NAME", "llama-small"},
       {"SLURM_NTASKS", "3"},
       {"SLURM_NNODES", "2"},
@@ -51,6 +51,7 @@ TEST(Rendezvous, EveryVariableOfARank) {
       {"TH_JOB_ID", "job-7"},
       {"TH_ATTEMPT", "2"},
       {"TH_GPUS", "0,1"},
+      {"CUDA_VISIBLE_DEVICES", "0,1"},
       {"OMP_NUM_THREADS", "2"},
   };
   EXPECT_EQ(rendezvous_env(gang(), 2), want);

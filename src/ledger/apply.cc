@@ -169,7 +169,7 @@ class Applier {
       if (job.started_ns == 0) job.started_ns = now_;
       job.preempted_until_ns = 0, job.preempted_by.clear();
       detail::count_guest(s_, job, job.submitted.gpus, now_);
-      job.ranks.clear();
+      job.ranks.clear(), job.reserved.clear(), job.cause.clear();
       for (const RankPlace& place : e.ranks) job.ranks.push_back({place, false, 0, 0, {}});
       return {};
     });
@@ -230,6 +230,18 @@ class Applier {
         return {};
       }
       return refuse("job " + e.job + " cannot end as '" + e.state + "'");
+    });
+  }
+  Status operator()(const AttemptReserved& e) {
+    return with_attempt(e.job, e.attempt, [&](Job& job) -> Status {
+      job.reserved = e.places;
+      return {};
+    });
+  }
+  Status operator()(const JobCause& e) {
+    return with_job(e.job, [&](Job& job) -> Status {
+      job.cause = e.cause;
+      return {};
     });
   }
 

@@ -16,9 +16,10 @@ using Event =
                  SliceExpired, SliceReady, SliceReleasing, SliceReleased, SliceFailed, VmRequested, VmUp,
                  NodeValidated, NodeDown, VmDeleted, HostDrained, HostResumed, JobSubmitted, AttemptStarted,
                  AttemptRunning, RankExited, CheckpointSaved, AttemptEnded, JobCancelling, JobFinished,
-                 ModelRegistered, DeploymentCreated, DeploymentReady, DeploymentUnready, DeploymentStopped,
-                 UsageRecorded, PolicyLoaded, KeyOwned, SliceOwned, JobOwned, JobPreempted, JobRequeued,
-                 SliceResizing, SliceResized, SliceResizeFailed, ReservationCreated, ReservationEnded>;
+                 AttemptReserved, JobCause, ModelRegistered, DeploymentCreated, DeploymentReady,
+                 DeploymentUnready, DeploymentStopped, UsageRecorded, PolicyLoaded, KeyOwned, SliceOwned,
+                 JobOwned, JobPreempted, JobRequeued, SliceResizing, SliceResized, SliceResizeFailed,
+                 ReservationCreated, ReservationEnded>;
 
 /// An event with its place in the log. seq starts at 1 and has no gaps; time_ns never goes back.
 struct Entry {

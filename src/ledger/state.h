@@ -81,12 +81,14 @@ struct Job {
   bool attempt_open = false;             // started and not ended
   bool attempt_succeeded = false;        // every rank of the last one exited with 0
   std::vector<Rank> ranks;               // of the last attempt
+  std::vector<RankPlace> reserved;       // what it holds beside them
   int64_t checkpoint_step = 0, checkpoint_ns = 0, lost_steps = 0;
   int64_t preempted_until_ns = 0,
           preemptions = 0;  // until: saves its work for so long; 0: it is not preempted
   std::string preempted_by;
   int64_t retries_used = 0;  // serve: since it was last ready
   std::string reason, result;
+  std::string cause;  // see JobCause
   int64_t submitted_ns = 0, started_ns = 0, running_ns = 0, ended_ns = 0;
   // GPU time of its attempts, priced as its slice.
   int64_t cost_microusd = 0, attempt_started_ns = 0;

@@ -190,7 +190,9 @@ void Node::apply(const SyncReply& reply) {
     entry.rank->stop(now());
   }
   for (const Task& task : reply.tasks) {
-    if (!entries_.contains(task.id.text()) && !forgotten_.contains(task.id.text())) add(task);
+    const auto known = entries_.find(task.id.text());
+    if (known != entries_.end()) known->second.rank->signal_once(task);
+    if (known == entries_.end() && !forgotten_.contains(task.id.text())) add(task);
   }
   generation_ = reply.generation;
 }

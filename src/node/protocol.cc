@@ -238,6 +238,8 @@ Json to_json(const Task& task) {
           {"gpus", task.gpus},
           {"memory_bytes", task.memory_bytes},
           {"grace_ms", task.grace_ms},
+          {"signal", task.signal},
+          {"signal_leader_only", task.signal_leader_only},
           {"metrics_file", task.metrics_file ? Json(*task.metrics_file) : Json()},
           {"ready_url", task.ready_url ? Json(*task.ready_url) : Json()}};
 }
@@ -262,6 +264,8 @@ Result<Task> task_from_json(const Json& json) {
   TH_TRY(task.gpus, get_list<int>(json, "gpus", kMaxArguments, gpu));
   TH_TRY(task.memory_bytes, get_int_in(json, "memory_bytes", 0, INT64_MAX, 0));
   TH_TRY(task.grace_ms, get_int_in(json, "grace_ms", 0, kMaxGraceMs, 10'000));
+  TH_TRY(task.signal, get_int_in(json, "signal", 0, 31, 0));
+  TH_TRY(task.signal_leader_only, get_bool(json, "signal_leader_only", false));
   TH_TRY(task.metrics_file, get_optional_string(json, "metrics_file"));
   TH_TRY(task.ready_url, get_optional_string(json, "ready_url"));
   if (Status status = check_task(task); !status) {

@@ -48,6 +48,8 @@ struct Task {
   std::vector<int> gpus;
   int64_t memory_bytes = 0;                 // 0: no limit
   int64_t grace_ms = 10'000;                // between SIGTERM and SIGKILL
+  int signal = 0;                           // to be sent once while it runs, by kill(2)'s number; 0: none
+  bool signal_leader_only = false;          // not to what the task has started
   std::optional<std::string> metrics_file;  // path in the job's folder
   std::optional<std::string> ready_url;     // answers 200 once the rank is ready
   bool operator==(const Task&) const = default;

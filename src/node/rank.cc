@@ -83,7 +83,8 @@ std::map<std::string, std::string> Rank::environment(bool reachable) const {
   if (task_.metrics_file) env["TH_METRICS"] = folder + "/" + *task_.metrics_file;
   env["TH_VM_DIR"] = config.dir;  // by these two, what a rank left behind is found again
   env["TH_TASK"] = (config.dir / task_.id.text()).string();
-  env.insert({{"PATH", program_path()}, {"HOME", folder}, {"LANG", "C.UTF-8"}});
+  env.insert(
+      {{"TH_URL", config.controller}, {"PATH", program_path()}, {"HOME", folder}, {"LANG", "C.UTF-8"}});
   if (host_.user) env.insert({{"USER", host_.user->name}, {"LOGNAME", host_.user->name}});
   return env;
 }
@@ -108,6 +109,13 @@ void Rank::stop(int64_t now_ns) {
   if (!running()) return exit_with("stopped before it started", now_ns);
   kill_at_ns_ = now_ns + task_.grace_ms * kMillisecond;
   kill(-pid(), SIGTERM);
+}
+
+void Rank::signal_once(const Task& task) {
+  if (task.signal == 0 || task.signal == signalled_ || !running() || stopping_) return;
+  signalled_ = task.signal;
+  log_info("{} gets {}", task_.id.text(), signal_name(task.signal));
+  kill(task.signal_leader_only ? pid() : -pid(), task.signal);
 }
 
 std::optional<int64_t> Rank::kill_at_ns() const {

@@ -45,6 +45,8 @@ class Rank {
   /// SIGTERM now, SIGKILL after grace_ms. Again: no effect. A task that was not started is exited at once.
   void stop(int64_t now_ns);
   bool stopping() const { return stopping_; }
+  /// Sends the signal that the task wants by now, unless that was done or nothing runs.
+  void signal_once(const Task& task);
   /// When kill_overdue() has something to do; none: nothing to wait for.
   std::optional<int64_t> kill_at_ns() const;
   void kill_overdue(int64_t now_ns);
@@ -83,6 +85,7 @@ class Rank {
   TaskCgroup cgroup_;
   bool stopping_ = false;
   bool killed_ = false;
+  int signalled_ = 0;
   int64_t kill_at_ns_ = 0;
   int64_t exited_at_ns_ = 0;
   int64_t acked_at_ns_ = 0;

@@ -18,6 +18,7 @@ constexpr int64_t kMaxTimeNs = std::numeric_limits<int64_t>::max() / 2;
 constexpr int64_t kMaxPriority = 4'294'967'294;  // Slurm's: 32 bits
 constexpr int64_t kMaxNice = 2'147'483'645;      // Slurm's
 constexpr size_t kMaxTextBytes = 4096;
+constexpr int64_t kMaxTasksPerGpu = 8;  // a node takes 256 tasks and has up to 32 GPUs
 
 struct IntOption {
   const char* name;
@@ -125,7 +126,9 @@ std::optional<Problem> shape_problem(const JobSpec& spec) {
   if (spec.gpu_milli < 1000 && (spec.gpus != 1 || spec.ntasks > 1)) {
     return Problem{"gpu_milli", "a part of a GPU is for a job of one task; ask for whole GPUs"};
   }
-  return at_most("ntasks", spec.batch ? 0 : spec.ntasks, "GPUs; each rank gets one at least", spec.gpus);
+  if (spec.ntasks <= spec.gpus * kMaxTasksPerGpu) return std::nullopt;
+  return Problem{"ntasks", fmt::format("{} tasks are over {} on each of {} GPUs", spec.ntasks,
+                                       kMaxTasksPerGpu, spec.gpus)};
 }
 
 }  // namespace

@@ -178,11 +178,6 @@ Status read_settings(const Config& config, const std::string& folder, JobSpec& s
 
 }  // namespace
 
-int64_t num_ranks(const JobSpec& spec) {
-  if (spec.batch || spec.gpu_milli < 1000) return 1;
-  return spec.ntasks > 0 ? spec.ntasks : spec.gpus;
-}
-
 Status validate(const JobSpec& spec) { return as_status(find_problem(spec)); }
 
 Result<JobSpec> parse_job_recipe(std::string_view yaml, std::string_view file, const std::string& folder) {

@@ -67,9 +67,6 @@ struct JobSpec {
   bool operator==(const JobSpec&) const = default;
 };
 
-/// The ranks of its gang: ntasks, else one a GPU; 1 for a batch script and for a part of a GPU.
-int64_t num_ranks(const JobSpec& spec);
-
 /// Names, counts, environment names, paths that stay in the job's folder, options that fit together. Errors:
 /// kInvalidArgument naming the field.
 Status validate(const JobSpec& spec);

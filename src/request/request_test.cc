@@ -222,8 +222,8 @@ TEST(JobSpecTest, OptionsAreCheckedTogether) {
             "fine");
   EXPECT_EQ(says([](JobSpec& s) { s.gpus_per_node = 3; }),
             "field 'gpus_per_node': 3 GPUs a node do not come to 8 GPUs on 2 nodes");
-  EXPECT_EQ(says([](JobSpec& s) { s.ntasks = 9; }),
-            "field 'ntasks': 9 is over the job's 8 GPUs; each rank gets one at least");
+  EXPECT_EQ(says([](JobSpec& s) { s.ntasks = 64; }), "fine");
+  EXPECT_EQ(says([](JobSpec& s) { s.ntasks = 65; }), "field 'ntasks': 65 tasks are over 8 on each of 8 GPUs");
   EXPECT_EQ(says([](JobSpec& s) { s.min_nodes = 3, s.max_nodes = 2; }),
             "field 'max_nodes': 2 is under min_nodes, 3");
   EXPECT_EQ(says([](JobSpec& s) { s.gpu_milli = 250; }),

@@ -24,7 +24,8 @@ struct Ask {
             .series = series,
             .start_ns = start_ns,
             .end_ns = start_ns + request.duration_ns,
-            .gpus_per_host = snapshot.is_slice() ? request.gpus_per_host : 0};
+            .gpus_per_host = snapshot.is_slice() ? request.gpus_per_host : 0,
+            .only = request.only ? &*request.only : nullptr};
   }
   int64_t units() const { return gpus / unit_gpus; }
   Demand demand() const {

@@ -20,7 +20,7 @@ const fleet::Series& series_at(fleet::SeriesIndex series) {
 std::vector<HostGpus> place_clear(const Query& query, const Demand& demand) {
   const Root& root = query.root;
   auto series = static_cast<size_t>(query.series);
-  if (root.is_slice || demand.units > 63 || demand.layout != Layout::kPack ||
+  if (root.is_slice || query.only != nullptr || demand.units > 63 || demand.layout != Layout::kPack ||
       series_at(query.series).nvlink_domain_hosts > 1 ||
       !root.all.is_all_within(query.start_ns, query.end_ns)) {
     return {};
@@ -317,6 +317,7 @@ PlaceCost place_cost(const Snapshot& snapshot, const Request& request, const Pla
   detail::Query query{snapshot.root(), -1, plan.start_ns, plan.end_ns};
   if (auto series = fleet::find_series(request.series)) query.series = *series;
   query.gpus_per_host = request.gpus_per_host;
+  if (request.only) query.only = &*request.only;
   std::set<fleet::SpineIndex> spines;
   std::vector<int64_t> on_leaf(fleet.leaves().size()), in_rack(fleet.racks().size());
   PlaceCost cost;

@@ -33,6 +33,7 @@ struct Request {
   int32_t segment = 0;        // hosts come in blocks of so many, each on one leaf; 0: no blocks
   int32_t spares = 0;         // hosts held back beside the gang: in each block, or for the whole without them
   int32_t gpus_per_host = 0;  // on a slice's snapshot: exactly so many on each host; 0: as they fit
+  std::optional<std::vector<HostIndex>> only = {};  // ascending: on no other hosts
 };
 
 Request request_of(const request::SliceSpec& spec);

@@ -42,6 +42,7 @@ class Scan {
       : query_(query), page_(page), leaf_(leaf), busy_(page.busy.begin()), flaw_(page.flaws.begin()) {}
 
   GpuMask free(HostIndex host) {
+    if (query_.only != nullptr && !std::ranges::binary_search(*query_.only, host)) return 0;
     int32_t slot = host - leaf_.first_host;
     GpuMask busy_gpus = 0;
     while (busy_ != page_.busy.end() && busy_->slot < slot) ++busy_;
@@ -201,7 +202,8 @@ RackRooms rack_rooms(const Query& query, const Page& page, fleet::LeafIndex leaf
 
 int64_t page_room(const Query& query, const Page& page, fleet::LeafIndex leaf_index) {
   const fleet::Leaf& leaf = query.root.fleet->leaf(leaf_index);
-  if (!query.root.is_slice && leaf.series >= 0 && (!leaf.power_can_run_short || query.ignore_power)) {
+  if (!query.root.is_slice && query.only == nullptr && leaf.series >= 0 &&
+      (!leaf.power_can_run_short || query.ignore_power)) {
     return leaf.series == query.series ? leaf.num_hosts - count_taken(query, page) : 0;
   }
   RackRooms rooms = rack_rooms(query, page, leaf_index);
@@ -217,7 +219,8 @@ int64_t leaf_room(const Query& query, fleet::LeafIndex leaf) {
   if (!chunk->pages[at]) return 0;
   const Summary& summary = chunk->summaries[at];
   bool as_it_is = !query.root.is_slice && !query.use_lemons && !query.ignore_claims && !query.ignore_drains &&
-                  !query.ignore_power && query.without == nullptr && query.raises.empty();
+                  !query.ignore_power && query.without == nullptr && query.raises.empty() &&
+                  query.only == nullptr;
   if (as_it_is && summary.is_all_within(query.start_ns, query.end_ns)) {
     return summary.clear[static_cast<size_t>(query.series)];
   }

@@ -25,8 +25,9 @@ struct Query {
   bool ignore_claims = false;
   bool ignore_drains = false;
   bool ignore_power = false;
-  const Claim* without = nullptr;           // as if this one were gone
-  std::span<const PowerRaise> raises = {};  // as if these budgets were larger
+  const Claim* without = nullptr;                // as if this one were gone
+  std::span<const PowerRaise> raises = {};       // as if these budgets were larger
+  const std::vector<HostIndex>* only = nullptr;  // ascending: no other hosts; null: all
 };
 
 /// The GPUs of a host that a unit of it would get: on a fleet all or none.

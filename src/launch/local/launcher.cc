@@ -78,6 +78,18 @@ void LocalLauncher::stop(std::string_view job) {
   drop_gone_gangs();  // every VM of it may be lost already
 }
 
+void LocalLauncher::signal(std::string_view job, int number, bool leader_only) {
+  auto it = gangs_.find(job);
+  if (it == gangs_.end() || it->second.stopping) return;
+  std::set<std::string> vms;
+  for (Rank& rank : it->second.ranks) {
+    if (rank.task.signal == number) continue;
+    rank.task.signal = number, rank.task.signal_leader_only = leader_only;
+    vms.insert(rank.vm);
+  }
+  for (const std::string& vm : vms) bump(vm);
+}
+
 int64_t LocalLauncher::bump(const std::string& vm) { return vms_[vm].generation = ++last_generation_; }
 
 LocalLauncher::Rank* LocalLauncher::find_rank(const node::TaskId& id) {

@@ -27,6 +27,7 @@ class LocalLauncher final : public Launcher {
 
   Status start(GangSpec gang) override;
   void stop(std::string_view job) override;
+  void signal(std::string_view job, int number, bool leader_only) override;
   void ack_metrics(const node::TaskId& task, int64_t line_no) override;
   std::vector<Event> take_events() override;
 

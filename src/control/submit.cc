@@ -1,0 +1,186 @@
+// How jobs come in: what is checked of them before they are kept.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "base/units.h"
+#include "control/jobs.h"
+#include "control/placing.h"
+#include "request/job_options.h"
+
+namespace th::control {
+namespace {
+
+using ledger::Slice;
+using ledger::SliceState;
+
+constexpr size_t kMaxSpecBytesOfNode = node::kMaxSyncBytes * 3 / 4;
+
+}  // namespace
+
+Result<std::string> Jobs::choose_series(const request::JobSpec& spec) const {
+  const auto catalogue = fleet::series_catalogue();
+  int64_t most = 0;
+  for (size_t i = 0; i < catalogue.size(); ++i) {
+    if (!core_.provider().check_series(catalogue[i].name)) continue;
+    const int64_t gpus = core_.fleet().num_gpus(static_cast<fleet::SeriesIndex>(i));
+    if (gpus >= spec.gpus) return std::string(catalogue[i].name);
+    most = std::max(most, gpus);
+  }
+  return fail(Code::kUnsatisfiable,
+              fmt::format("job '{}' asks for {} GPUs; the fleet has {} of one series; ask for at "
+                          "most {}",
+                          spec.name, spec.gpus, most, most));
+}
+
+/// Each rank's task repeats the spec, and those of one node have to fit into one answer to it.
+Status Jobs::check_fits_sync(const request::JobSpec& spec) const {
+  size_t ranks = 1;
+  for (const fleet::Host& host : core_.fleet().hosts()) {
+    ranks = std::max(ranks, static_cast<size_t>(host.gpus));
+  }
+  const size_t bytes = dump_json(request::to_json(spec)).size();
+  if (bytes * ranks <= kMaxSpecBytesOfNode) return {};
+  return fail(Code::kInvalidArgument,
+              fmt::format("job '{}' is {} bytes long, once for each of up to {} ranks of a node, which takes "
+                          "{} bytes in all; stage big files instead of sending them",
+                          spec.name, bytes, ranks, kMaxSpecBytesOfNode));
+}
+
+/// The id of the slice that it names; empty: it gets one of its own.
+Result<std::string> Jobs::slice_for(const request::JobSpec& spec) {
+  std::optional<std::string> name = spec.slice;
+  if (!spec.reservation.empty()) {
+    if (name && *name != spec.reservation) {
+      return fail(Code::kInvalidArgument,
+                  fmt::format("partition '{}' and reservation '{}': a reservation is a slice "
+                              "of its own; name one of them",
+                              *name, spec.reservation));
+    }
+    name = spec.reservation;
+  }
+  if (!name) return std::string();
+  const Slice* slice = core_.state().find_slice(*name);
+  if (!slice) {
+    return fail(Code::kNotFound, "slice '" + *name + "' does not exist; th slice list shows those that do");
+  }
+  if (!slice->live() || slice->state == SliceState::kReleasing) {
+    return fail(Code::kFailedPrecondition, fmt::format("slice '{}' is {}; create one with th slice create",
+                                                       *name, ledger::name_of(slice->state)));
+  }
+  if (spec.gpus > slice->terms.gpus) {
+    return fail(Code::kUnsatisfiable,
+                fmt::format("job '{}' asks for {} GPUs and slice '{}' has {}; ask for at most {}", spec.name,
+                            spec.gpus, *name, slice->terms.gpus, slice->terms.gpus));
+  }
+  return slice->terms.slice;
+}
+
+Status Jobs::check_options(const request::JobSpec& spec) {
+  if (!spec.array_job.empty() || !spec.step_of.empty()) {
+    return fail(Code::kInvalidArgument, fmt::format("field '{}': is set by the controller alone",
+                                                    spec.step_of.empty() ? "array_job" : "step_of"));
+  }
+  TH_RETURN_IF_ERROR(check_places(core_.fleet(), core_.state(), spec));
+  if (spec.segment > 0 && gpus_per_host(spec) == 0) {
+    return fail(Code::kInvalidArgument,
+                "segment: blocks of nodes want a number of nodes, or GPUs of each node");
+  }
+  if (spec.deadline_ns != 0 && core_.now_ns() + spec.duration_ns.value_or(0) > spec.deadline_ns) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("deadline {}: it cannot end by then", format_time(spec.deadline_ns)));
+  }
+  if (spec.dependency.empty()) return {};
+  TH_TRY(const auto dependencies, request::parse_dependencies(spec.dependency));
+  for (const request::Dependency& dependency : dependencies.items) {
+    if (dependency.job.empty() || !jobs_meant(core_.state(), dependency.job, specs()).empty()) continue;
+    return fail(Code::kNotFound,
+                fmt::format("dependency '{}': job '{}' does not exist; th jobs lists those that do",
+                            request::name_of(dependency.kind), dependency.job));
+  }
+  return {};
+}
+
+std::string spec_text(const request::JobSpec& spec) { return dump_json(request::to_json(spec)); }
+
+std::string Jobs::stage_job(const request::JobSpec& spec, const std::string& kind, const std::string& slice) {
+  ledger::JobSubmitted submitted;
+  submitted.job = fmt::format("job-{}", core_.state().next_job);
+  submitted.name = spec.name, submitted.kind = kind, submitted.slice = slice, submitted.gpus = spec.gpus;
+  submitted.spec = spec_text(spec);
+  const std::string id = submitted.job;
+  core_.stage(std::move(submitted));
+  return id;
+}
+
+/// On each host, where the job's nodes and GPUs say so; 0: as they fit.
+int64_t gpus_per_host(const request::JobSpec& spec) {
+  if (spec.gpus_per_node > 0) return spec.gpus_per_node;
+  const bool exact =
+      spec.min_nodes > 0 && spec.min_nodes == spec.max_nodes && spec.gpus % spec.min_nodes == 0;
+  return exact ? spec.gpus / spec.min_nodes : 0;
+}
+
+reserve::Request own_request(const fleet::Fleet& fleet, const std::string& name, const request::JobSpec& spec,
+                             const std::string& series, int64_t duration_ns) {
+  reserve::Request request;
+  request.name = name, request.series = series, request.duration_ns = duration_ns;
+  const int64_t of_host =
+      fleet::series_catalogue()[static_cast<size_t>(*fleet::find_series(series))].gpus_per_host;
+  const int64_t each = gpus_per_host(spec);
+  const int64_t hosts =
+      each > 0 ? spec.gpus / each : spec.min_nodes;  // whole ones, whatever it takes of them
+  request.gpus = std::max(spec.gpus, hosts * of_host);
+  request.max_switches = static_cast<int32_t>(spec.max_switches);
+  request.segment = static_cast<int32_t>(spec.segment);
+  if (!picks_hosts(spec)) return request;
+  request.only.emplace();
+  for (size_t i = 0; i < fleet.hosts().size(); ++i) {
+    const auto host = static_cast<fleet::HostIndex>(i);
+    if (allows_host(fleet, spec, host, "")) request.only->push_back(host);
+  }
+  return request;
+}
+
+/// With --exclusive, the whole of each node that it comes to.
+request::JobSpec fitted(const request::JobSpec& spec, const Slice* slice) {
+  request::JobSpec out = spec;
+  if (!spec.exclusive || slice == nullptr || slice->terms.hosts.empty()) return out;
+  const int64_t of_host = slice->terms.hosts[0].gpus, each = gpus_per_host(spec);
+  const int64_t nodes = std::max(
+      {int64_t{1}, spec.min_nodes, each > 0 ? spec.gpus / each : 0, (spec.gpus + of_host - 1) / of_host});
+  out.gpus = nodes * of_host, out.gpus_per_node = of_host;
+  out.min_nodes = out.max_nodes = nodes, out.min_gpus = 0;
+  return out;
+}
+
+Result<std::string> Jobs::submit(const request::JobSpec& asked, const std::string& kind) {
+  TH_RETURN_IF_ERROR(check_fits_sync(asked));
+  TH_RETURN_IF_ERROR(check_options(asked));
+  TH_TRY(const std::string slice, slice_for(asked));
+  const request::JobSpec spec = fitted(asked, slice.empty() ? nullptr : &core_.state().slices.at(slice));
+  TH_RETURN_IF_ERROR(slice_for(spec));  // it may have become larger
+  if (slice.empty()) {
+    TH_TRY(std::string series, choose_series(spec));
+    const auto request =
+        own_request(core_.fleet(), spec.name, spec, series, spec.duration_ns.value_or(kDefaultBatchNs));
+    auto plan = reserve::decide(core_.snapshot(), request, {}, core_.now_ns());
+    if (!plan && !plan.error().later) return fail(plan.error().error());
+  }
+  if (spec.array.empty()) return stage_job(spec, kind, slice);
+  TH_TRY(const request::ArraySpec array, request::parse_array(spec.array));
+  request::JobSpec task = spec;
+  task.array.clear();
+  task.array_job = fmt::format("job-{}", core_.state().next_job), task.array_limit = array.limit;
+  for (int64_t index : array.indices) {
+    task.array_index = index;
+    stage_job(task, kind, slice);
+  }
+  return task.array_job;
+}
+
+}  // namespace th::control
