@@ -83,7 +83,10 @@ Status add_exports(const std::string& text, JobSpec& spec) {
       for (char** entry = environ; *entry != nullptr; ++entry) {
         const std::string_view pair = *entry;
         const size_t at = pair.find('=');
-        if (at == std::string_view::npos || pair.starts_with("BASH_FUNC_")) continue;
+        // Shells keep functions under names that are none.
+        if (at == std::string_view::npos ||
+            pair.substr(0, at).find_first_of("%.-:/()") != std::string_view::npos)
+          continue;
         spec.env.emplace(pair.substr(0, at), pair.substr(at + 1));
       }
     } else if (equals != std::string::npos) {

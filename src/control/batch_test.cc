@@ -240,13 +240,51 @@ TEST_F(BatchTest, StepsShareWhatTheirScriptHasAndEndWithIt) {
   step.gpus = 5;
   EXPECT_THAT(w->c->jobs.submit_step(id, step).error().message, HasSubstr("asks for 5 GPUs"));
   end(id, 0);
-  EXPECT_FALSE(w->job(id).ended()) << "its steps are being stopped first";
   w->report_gone(*second);
   w->report_gone(*third);
   w->settle();
   EXPECT_EQ(state(*third), JobState::kCancelled);
   EXPECT_EQ(state(id), JobState::kSucceeded);
   EXPECT_FALSE(w->c->jobs.submit_step(id, step)) << "it runs no more";
+}
+
+TEST_F(BatchTest, PartsOfAGpuShareIt) {
+  request::JobSpec half = script(1), third = script(1), whole = script(7);
+  half.gpu_milli = 500, third.gpu_milli = 334;
+  std::vector<std::string> ids;
+  for (const auto* spec : {&half, &third, &whole, &third, &half}) ids.push_back(submit(*spec));
+  tick(2 * kSecond);
+  auto gpu = [&](size_t i) {
+    const RankPlace& place = w->job(ids[i]).ranks.at(0).place;
+    return place.vm + ":" + std::to_string(place.gpus.at(0));
+  };
+  EXPECT_EQ(gpu(0), gpu(1));
+  EXPECT_TRUE(started(ids[2])) << "seven of eight GPUs are whole";
+  EXPECT_FALSE(started(ids[3]) || started(ids[4])) << "166 thousandths are left";
+  end(ids[0], 0);
+  tick(2 * kSecond);
+  EXPECT_EQ(gpu(3), gpu(1)) << "834 thousandths in use, on the first one's GPU";
+  EXPECT_FALSE(started(ids[4]));
+  end(ids[1], 0);
+  tick(2 * kSecond);
+  EXPECT_EQ(gpu(4), gpu(3));
+}
+
+TEST_F(BatchTest, NodesAreAsManyAsWereAskedFor) {
+  request::JobSpec spec = script(2);
+  spec.min_nodes = spec.max_nodes = 2;
+  const std::string two = submit(spec);
+  EXPECT_EQ(places_of(w->job(two)).size(), 2u) << "though one node has two GPUs";
+  spec = script(1);
+  spec.exclusive = true;
+  const std::string alone = submit(spec);
+  EXPECT_EQ(places_of(w->job(alone)).at(0).gpus.size(), 2u);
+  spec = script(1);
+  const std::string vm = w->job(two).ranks[0].place.vm;
+  spec.nodelist = {vm};
+  EXPECT_EQ(w->job(submit(spec)).ranks.at(0).place.vm, vm);
+  const std::string full = submit(spec);
+  EXPECT_FALSE(started(full)) << "elsewhere there is room";
 }
 
 TEST_F(BatchTest, AnEstimateKeepsNothing) {
@@ -273,7 +311,8 @@ TEST(BatchLayout, TasksAreDealtOutOverNodesAndGpus) {
   const std::vector<RankPlace> places = {{"a", {0, 1, 2, 3}}, {"b", {4, 5, 6, 7}}};
   auto shape = [&](int64_t ntasks, int64_t per_node) {
     std::string out;
-    for (const RankPlace& rank : *lay_out(places, ntasks, per_node)) {
+    const auto laid = lay_out(places, ntasks, per_node);
+    for (const RankPlace& rank : *laid) {
       out += rank.vm + ":";
       for (int64_t gpu : rank.gpus) out += std::to_string(gpu);
       out += " ";

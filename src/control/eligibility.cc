@@ -109,17 +109,22 @@ std::optional<Waiting> check_dependencies(const ledger::State& state, const Job&
 std::optional<Waiting> check_array(const ledger::State& state, const Job& job, const request::JobSpec& spec,
                                    const SpecOf& spec_of) {
   if (spec.array_job.empty() || spec.array_limit == 0) return std::nullopt;
-  int64_t running = 0;
+  int64_t running = 0, before = 0;
+  bool passed = false;
   for (const Job* other : jobs_meant(state, spec.array_job, spec_of)) {
+    passed = passed || other == &job;
+    if (other == &job || other->ended()) continue;
     // A task that has a slice of its own, or had an attempt, is on its way.
     const bool waits = other->attempt == 0 && (other->slice.empty() || !other->submitted.slice.empty());
-    if (other != &job && !other->ended() && !waits) ++running;
+    if (!waits) ++running;
+    if (waits && !passed) ++before;
   }
-  if (running < spec.array_limit) return std::nullopt;
-  return Waiting{"array_limit",
-                 fmt::format("{} of its array's tasks run, and the array allows {} at the same time", running,
-                             spec.array_limit),
-                 "", 0};
+  if (running + before < spec.array_limit) return std::nullopt;
+  return Waiting{
+      "array_limit",
+      fmt::format("{} of its array's tasks run, {} go before it, and the array allows {} at the same time",
+                  running, before, spec.array_limit),
+      "", 0};
 }
 
 }  // namespace

@@ -131,6 +131,10 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
   gang.omp_threads =
       omp_threads(core_.fleet(), slice.terms.series, static_cast<int64_t>(gang.ranks[0].gpus.size()));
   if (spec.batch || !spec.step_of.empty()) add_batch(job, spec, gang);
+  if (spec.gpu_milli < 1000) {  // what NVIDIA's MPS holds it to
+    gang.fixed_env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] =
+        std::to_string(std::max<int64_t>(1, spec.gpu_milli / 10));
+  }
   if (job.serves())
     gang.ready_url = fmt::format("http://{}:{}/health", gang.ranks[0].address, job.master_port);
   return gang;

@@ -103,8 +103,10 @@ void Jobs::step() {
   }
   for (const auto& [slice, queue] : queues) plan_in_slice(core_.state().slices.at(slice), queue);
   start_steps();
+  // Somebody got a GPU that another one may share.
+  const bool again = std::exchange(look_again_, false) && !unstarted_.empty();
   start_gangs();
-  planned_version_ = core_.version();
+  planned_version_ = again ? -1 : core_.version();
   planned_ns_ = core_.monotonic_ns();
   look_ns_ = planned_ns_ - begin_ns;
 }
@@ -310,6 +312,7 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice) {
   }
   std::sort(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) { return a.host < b.host; });
   reserve::Snapshot inside = reserve::Snapshot::within(core_.fleet_ptr(), hosts);
+  std::map<std::pair<reserve::HostIndex, reserve::GpuMask>, int64_t> shared;
   for (const std::string& id : core_.active_jobs()) {
     const Job& job = core_.state().jobs.at(id);
     if (job.slice != slice.terms.slice || (!job.attempt_open && !gangs_.count(id))) continue;
@@ -329,6 +332,16 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice) {
       if (gpus) claim.hosts.push_back({host, gpus});
     }
     if (claim.hosts.empty()) continue;
+    if (spec_of(job).gpu_milli < 1000) {  // the GPU is in use until the last of those that share it ends
+      int64_t& end_ns = shared[{claim.hosts[0].host, claim.hosts[0].gpus}];
+      end_ns = std::max(end_ns, claim.end_ns);
+      continue;
+    }
+    if (auto next = inside.with_claim(claim)) inside = *std::move(next);
+  }
+  for (const auto& [part, end_ns] : shared) {
+    const reserve::Claim claim{
+        fmt::format("shared {} {}", part.first, part.second), now_ns, end_ns, {{part.first, part.second}}};
     if (auto next = inside.with_claim(claim)) inside = *std::move(next);
   }
   return inside;
@@ -353,16 +366,17 @@ reserve::Request Jobs::request_in(const Slice& slice, const std::string& id, con
   return request;
 }
 
-void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& queue) {
+void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& waiting) {
   const int64_t now_ns = core_.now_ns();
   if (slice.state != SliceState::kReady) {
     const int64_t estimate_ns = std::max(slice.terms.start_ns, now_ns);
-    for (const std::string& id : queue) {
+    for (const std::string& id : waiting) {
       note(id, {"slice", fmt::format("slice '{}' is {}", slice.terms.name, ledger::name_of(slice.state)), "",
                 estimate_ns});
     }
     return;
   }
+  const std::vector<std::string> queue = place_parts(slice, waiting);
   const reserve::Snapshot inside = inside_of(slice);
   std::vector<reserve::Request> requests;
   for (const std::string& id : queue) {

@@ -83,6 +83,7 @@ class Jobs {
   reserve::Snapshot inside_of(const ledger::Slice& slice);
   reserve::Request request_in(const ledger::Slice& slice, const std::string& id,
                               const request::JobSpec& spec);
+  std::vector<std::string> place_parts(const ledger::Slice& slice, const std::vector<std::string>& queue);
   void plan_in_slice(const ledger::Slice& slice, const std::vector<std::string>& queue);
   void start_attempt(const ledger::Job& job, const ledger::Slice& slice, const reserve::Plan& plan);
   void start_ranks(const ledger::Job& job, const std::string& slice, std::vector<ledger::RankPlace> ranks);
@@ -114,6 +115,7 @@ class Jobs {
   std::set<std::string> refused_;         // tasks of which a line could not be stored, while events are taken
   int64_t planned_version_ = -1;          // Core::version() that the queues were looked at
   int64_t planned_ns_ = 0, look_ns_ = 0;  // when the last look ended, how long it took
+  bool look_again_ = false;               // what was planned makes room for what was not
   bool closing_ = false;
 };
 
