@@ -69,9 +69,9 @@ std::vector<std::vector<std::string>> queue_rows(const std::vector<Json>& jobs) 
   for (const Json& job : jobs) {
     const std::string letters = state_letters(job);
     const std::string where = letters == "PD" ? "(" + reason_word(job) + ")" : node_list(job);
-    const std::string array = array_number(job);
-    rows.push_back({shown_id(job), partition_of(job), text_of(job, "name"), text_of(job, "user"), letters,
-                    elapsed(job), std::to_string(num_nodes(job)), where});
+    const std::string array = array_number(job), user = text_of(job, "user");
+    rows.push_back({shown_id(job), partition_of(job), text_of(job, "name"), user.empty() ? "-" : user,
+                    letters, elapsed(job), std::to_string(num_nodes(job)), where});
     if (letters != "PD" || array.empty()) continue;
     auto [at, fresh] = arrays.try_emplace(array + where, rows.size() - 1);
     indices[at->second].push_back(int_of(object_of(job, "options"), "array_index"));
