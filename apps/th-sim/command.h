@@ -57,4 +57,8 @@ std::unique_ptr<Command> make_swf_command();
 std::unique_ptr<Command> make_openb_command();
 std::unique_ptr<Command> make_chaos_command();
 std::unique_ptr<Command> make_llama3_command();
+std::unique_ptr<Command> make_optimal_command();
+std::unique_ptr<Command> make_place_command();
+std::unique_ptr<Command> make_power_command();
+
 }  // namespace th

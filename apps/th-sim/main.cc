@@ -24,6 +24,9 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_openb_command());
   commands.push_back(make_chaos_command());
   commands.push_back(make_llama3_command());
+  commands.push_back(make_optimal_command());
+  commands.push_back(make_place_command());
+  commands.push_back(make_power_command());
   return commands;
 }
 

@@ -89,6 +89,9 @@ void Fleet::fill_in() {
     bool is_new = host_by_id_.emplace(host.id, static_cast<HostIndex>(i)).second;
     TH_CHECK(is_new);
   }
+  for (size_t s = 0; s < kNumSeries; ++s) {
+    if (num_gpus(static_cast<SeriesIndex>(s)) > 0) series_.push_back(static_cast<SeriesIndex>(s));
+  }
   fill_in_leaves();
   fill_in_rows();
 }
@@ -104,7 +107,8 @@ void Fleet::fill_in_leaves() {
       }
       ++spines_.back().num_leaves;
       leaves_.push_back({rack.leaf_switch, rack.site, static_cast<SpineIndex>(spines_.size() - 1),
-                         static_cast<RackIndex>(i), 0, rack.first_host, 0, host(rack.first_host).series, false});
+                         static_cast<RackIndex>(i), 0, rack.first_host, 0, host(rack.first_host).series,
+                         false});
     }
     Leaf& leaf = leaves_.back();
     leaf.power_can_run_short |= rack.can_run_short();

@@ -47,6 +47,8 @@ class Fleet {
   /// The row whose budget may run short and that the leaf shares with other leaves; -1: none.
   RowIndex shared_row(LeafIndex leaf) const { return shared_row_[static_cast<size_t>(leaf)]; }
   bool has_shared_rows() const { return has_shared_rows_; }
+  /// The series that its hosts are of, ascending.
+  std::span<const SeriesIndex> series() const { return series_; }
   /// GPUs of one series that exist, in use or not: in all, and in one site. Cost: O(sites), O(1).
   int64_t num_gpus(SeriesIndex series) const;
   int64_t num_gpus(SiteIndex site, SeriesIndex series) const;
@@ -61,6 +63,7 @@ class Fleet {
   std::vector<Spine> spines_;
   std::vector<RowIndex> shared_row_;
   bool has_shared_rows_ = false;
+  std::vector<SeriesIndex> series_;
   std::vector<int64_t> num_gpus_;  // [site * series in the catalogue + series]
   std::unordered_map<std::string, HostIndex> host_by_id_;
 };

@@ -153,11 +153,11 @@ constexpr std::array<Series, kNumSeries> kCatalogue = {{
 std::span<const Series, kNumSeries> series_catalogue() { return kCatalogue; }
 
 Result<SeriesIndex> find_series(std::string_view name) {
-  std::vector<std::string> names;
   for (size_t i = 0; i < kCatalogue.size(); ++i) {
     if (name == kCatalogue[i].name) return static_cast<SeriesIndex>(i);
-    names.emplace_back(kCatalogue[i].name);
   }
+  std::vector<std::string> names;
+  for (const Series& series : kCatalogue) names.emplace_back(series.name);
   std::string hint = did_you_mean(name, names);
   if (hint.empty()) hint = "; known: " + join(names, ", ");
   return fail(Code::kNotFound, fmt::format("series '{}' is not in the catalogue{}", name, hint));

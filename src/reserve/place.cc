@@ -36,7 +36,8 @@ std::vector<HostGpus> place_clear(const Query& query, const Demand& demand) {
     const Chunk& chunk = *root.chunks[c];
     if ((chunk.clear_masks[series] >> bit & 1) == 0) continue;
     for (size_t p = 0; p < chunk.pages.size(); ++p) {
-      if (clear_bit(chunk.summaries[p].clear[series]) != static_cast<size_t>(bit)) continue;
+      if (!chunk.pages[p] || clear_bit(chunk.summaries[p].clear[series]) != static_cast<size_t>(bit))
+        continue;
       std::vector<HostGpus> hosts;
       take_from_leaf(query, static_cast<fleet::LeafIndex>(c * kLeavesPerChunk + p), demand.units, 0, hosts);
       return hosts;

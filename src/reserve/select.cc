@@ -6,7 +6,7 @@
 namespace th::reserve::detail {
 namespace {
 
-constexpr int64_t kMaxSubsets = 3000;  // of bins, that are all looked at
+constexpr int64_t kMaxSubsets = 1000;  // of bins, that are all looked at
 
 /// The limits that change while bins are taken from.
 class Taker {
@@ -48,13 +48,20 @@ Takes fill(const Bins& bins, std::span<const int32_t> set, int64_t need) {
   return need == 0 ? takes : Takes{};
 }
 
-/// Largest first, the first of equals.
-std::vector<int32_t> by_room(const Bins& bins, std::span<const int32_t> among) {
-  std::vector<int32_t> order;
+struct Candidate {
+  int64_t left;  // as if nothing else were taken
+  int32_t bin;
+};
+
+/// Largest first, the first of equals; those that give nothing are left out.
+std::vector<Candidate> by_room(const Bins& bins, std::span<const int32_t> among) {
+  std::vector<Candidate> order;
+  order.reserve(among.size());
   for (int32_t bin : among) {
-    if (bins.left(bin) > 0) order.push_back(bin);
+    int64_t left = bins.left(bin);
+    if (left > 0) order.push_back({left, bin});
   }
-  std::ranges::stable_sort(order, [&](int32_t a, int32_t b) { return bins.left(a) > bins.left(b); });
+  std::ranges::stable_sort(order, std::ranges::greater{}, &Candidate::left);
   return order;
 }
 
@@ -77,8 +84,8 @@ int64_t count_subsets(size_t size, size_t of) {
   return count;
 }
 
-/// The cheapest of all sets of `size` bins. `order`: by_room.
-Takes cheapest_subset(const Bins& bins, const std::vector<int32_t>& order, size_t size, int64_t need,
+/// The cheapest of all sets of `size` candidates.
+Takes cheapest_subset(const Bins& bins, const std::vector<Candidate>& order, size_t size, int64_t need,
                       const TakeCost& cost) {
   Takes best;
   int64_t best_cost = 0;
@@ -86,11 +93,16 @@ Takes cheapest_subset(const Bins& bins, const std::vector<int32_t>& order, size_
   std::iota(chosen.begin(), chosen.end(), size_t{0});
   std::vector<int32_t> set(size);
   for (;;) {
-    for (size_t i = 0; i < size; ++i) set[i] = order[chosen[i]];
-    Takes takes = fill(bins, set, need);
+    int64_t sum = 0;
+    for (size_t i = 0; i < size; ++i) {
+      set[i] = order[chosen[i]].bin;
+      sum += order[chosen[i]].left;
+    }
+    Takes takes = sum < need ? Takes{} : fill(bins, set, need);
     if (!takes.empty()) {
       int64_t its_cost = cost_of(bins, takes, cost);
       if (best.empty() || its_cost < best_cost) best = std::move(takes), best_cost = its_cost;
+      if (best_cost == 0) return best;
     }
     size_t i = size;
     while (i > 0 && chosen[i - 1] == order.size() - size + i - 1) --i;
@@ -101,26 +113,34 @@ Takes cheapest_subset(const Bins& bins, const std::vector<int32_t>& order, size_
 }
 
 /// Smaller bins in the place of larger ones, while the set still gives enough.
-Takes with_less_left_over(const Bins& bins, const std::vector<int32_t>& order, Takes takes, int64_t need,
+Takes with_less_left_over(const Bins& bins, const std::vector<Candidate>& order, Takes takes, int64_t need,
                           const TakeCost& cost) {
-  std::vector<int32_t> set;
-  for (const Take& take : takes) set.push_back(take.bin);
+  std::vector<size_t> set;  // into order, the largest first
   int64_t total = 0;
-  for (int32_t bin : set) total += bins.left(bin);
-  for (int32_t& bin : set) {
-    int64_t least = bins.left(bin) - (total - need);
-    auto smaller = std::find_if(order.rbegin(), order.rend(), [&](int32_t other) {
-      return bins.left(other) >= least && std::ranges::find(set, other) == set.end();
-    });
-    if (smaller == order.rend() || bins.left(*smaller) >= bins.left(bin)) continue;
-    std::vector<int32_t> tried = set;
-    std::ranges::replace(tried, bin, *smaller);
-    std::ranges::stable_sort(tried, [&](int32_t a, int32_t b) { return bins.left(a) > bins.left(b); });
-    Takes better = fill(bins, tried, need);
-    if (better.empty() || cost_of(bins, better, cost) >= cost_of(bins, takes, cost)) continue;
-    total -= bins.left(bin) - bins.left(*smaller);
+  for (const Take& take : takes) {
+    set.push_back(static_cast<size_t>(std::ranges::find(order, take.bin, &Candidate::bin) - order.begin()));
+    total += order[set.back()].left;
+  }
+  int64_t cost_now = cost_of(bins, takes, cost);
+  for (size_t i = 0; i < set.size() && cost_now > 0; ++i) {
+    int64_t least = order[set[i]].left - (total - need);
+    size_t smaller = order.size();
+    while (smaller > 0 &&
+           (order[smaller - 1].left < least || std::ranges::find(set, smaller - 1) != set.end())) {
+      --smaller;
+    }
+    if (smaller == 0 || order[smaller - 1].left >= order[set[i]].left) continue;
+    std::vector<size_t> tried = set;
+    tried[i] = smaller - 1;
+    std::ranges::sort(tried);
+    std::vector<int32_t> bins_tried;
+    for (size_t at : tried) bins_tried.push_back(order[at].bin);
+    Takes better = fill(bins, bins_tried, need);
+    if (better.empty() || cost_of(bins, better, cost) >= cost_now) continue;
+    total -= order[set[i]].left - order[smaller - 1].left;
     takes = std::move(better);
-    bin = *smaller;
+    cost_now = cost_of(bins, takes, cost);
+    set = std::move(tried);
   }
   return takes;
 }
@@ -176,29 +196,35 @@ int64_t most(const Bins& bins, std::span<const int32_t> among, size_t max_bins) 
 
 Takes fewest(const Bins& bins, std::span<const int32_t> among, int64_t need, size_t max_bins,
              const TakeCost& cost) {
+  const std::vector<Candidate> order = by_room(bins, among);
   Takes one;
   int64_t one_cost = 0;
-  for (int32_t bin : among) {
-    if (bins.left(bin) < need) continue;
-    Takes takes = {{bin, need}};
+  for (const Candidate& candidate : order) {
+    if (candidate.left < need) break;
+    Takes takes = {{candidate.bin, need}};
     int64_t its_cost = cost_of(bins, takes, cost);
-    if (one.empty() || its_cost < one_cost) one = std::move(takes), one_cost = its_cost;
+    bool is_first = its_cost == one_cost && !one.empty() && candidate.bin < one[0].bin;
+    if (one.empty() || its_cost < one_cost || is_first) one = std::move(takes), one_cost = its_cost;
   }
   if (!one.empty() || max_bins < 2) return one;
+  std::vector<int32_t> bins_by_room;
+  for (const Candidate& candidate : order) bins_by_room.push_back(candidate.bin);
   Taker taker(bins);
-  std::vector<bool> used(among.size());
+  std::vector<bool> used(order.size());
   Takes takes;
+  const bool is_plain = bins.group.empty() && bins.all_left == kNoLimit;  // then the order never changes
   for (int64_t missing = need; missing > 0;) {
-    int32_t next = takes.size() < max_bins ? largest(taker, among, used) : -1;
+    int32_t next = takes.size() >= max_bins || takes.size() >= order.size() ? -1
+                   : is_plain ? static_cast<int32_t>(takes.size())
+                              : largest(taker, bins_by_room, used);
     if (next < 0) return {};
     auto i = static_cast<size_t>(next);
     used[i] = true;
-    int64_t units = std::min(missing, taker.left(among[i]));
-    taker.take(among[i], units);
-    takes.push_back({among[i], units});
+    int64_t units = std::min(missing, taker.left(bins_by_room[i]));
+    taker.take(bins_by_room[i], units);
+    takes.push_back({bins_by_room[i], units});
     missing -= units;
   }
-  std::vector<int32_t> order = by_room(bins, among);
   if (count_subsets(takes.size(), order.size()) <= kMaxSubsets) {
     return cheapest_subset(bins, order, takes.size(), need, cost);
   }

@@ -43,7 +43,10 @@ class Editor {
     for (const auto& chunk : root_->chunks) {
       if (!chunk) continue;
       root_->all.merge(chunk->all);
-      for (size_t s = 0; s < fleet::kNumSeries; ++s) root_->clear_masks[s] |= chunk->clear_masks[s];
+      for (fleet::SeriesIndex series : root_->fleet->series()) {
+        auto s = static_cast<size_t>(series);
+        root_->clear_masks[s] |= chunk->clear_masks[s];
+      }
     }
     return root_;
   }
@@ -76,9 +79,6 @@ class Editor {
     chunk_index_ = chunk_index;
     auto& slot = root_->chunks[chunk_index];
     auto chunk = slot ? std::make_shared<Chunk>(*slot) : std::make_shared<Chunk>();
-    size_t num_leaves = root_->fleet->leaves().size() - chunk_index * kLeavesPerChunk;
-    chunk->pages.resize(std::min(kLeavesPerChunk, num_leaves));
-    chunk->summaries.resize(chunk->pages.size());
     chunk_ = chunk.get();
     slot = std::move(chunk);
   }
@@ -90,11 +90,11 @@ class Editor {
       summary.latest_start_ns = std::max(summary.latest_start_ns, busy.start_ns);
       summary.earliest_end_ns = std::min(summary.earliest_end_ns, busy.end_ns);
     }
-    for (size_t s = 0; !root_->is_slice && s < fleet::kNumSeries; ++s) {
-      auto series = static_cast<fleet::SeriesIndex>(s);
-      if (root_->fleet->num_gpus(series) == 0) continue;
+    for (fleet::SeriesIndex series : root_->fleet->series()) {
+      if (root_->is_slice) break;
       detail::Query always{*root_, series, detail::kAlwaysStart, detail::kAlwaysEnd};
-      summary.clear[s] = static_cast<int32_t>(detail::page_room(always, *page_, leaf_));
+      summary.clear[static_cast<size_t>(series)] =
+          static_cast<int32_t>(detail::page_room(always, *page_, leaf_));
     }
     chunk_->summaries[static_cast<size_t>(leaf_) % kLeavesPerChunk] = summary;
     page_ = nullptr;
@@ -110,7 +110,8 @@ class Editor {
       chunk_->all.merge(summary);
       auto leaf = static_cast<LeafIndex>(chunk_index_ * kLeavesPerChunk + i);
       if (root_->fleet->shared_row(leaf) >= 0) continue;
-      for (size_t s = 0; s < fleet::kNumSeries; ++s) {
+      for (fleet::SeriesIndex series : root_->fleet->series()) {
+        auto s = static_cast<size_t>(series);
         chunk_->clear_masks[s] |= uint64_t{1} << detail::clear_bit(summary.clear[s]);
       }
     }

@@ -63,8 +63,8 @@ struct Summary {
 using ClearMasks = std::array<uint64_t, fleet::kNumSeries>;
 
 struct Chunk {
-  std::vector<std::shared_ptr<const Page>> pages;  // null: absent, on a slice's snapshot
-  std::vector<Summary> summaries;
+  std::array<std::shared_ptr<const Page>, kLeavesPerChunk> pages;  // null: absent
+  std::array<Summary, kLeavesPerChunk> summaries;
   Summary all;  // times of all its leaves; `clear` is not used
   ClearMasks clear_masks{};
 };
