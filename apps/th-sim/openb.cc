@@ -8,6 +8,7 @@
 
 #include "command.h"
 #include "sim/packing/replay.h"
+#include "sim/report/report.h"
 
 namespace th {
 namespace {
@@ -31,6 +32,35 @@ double percentile_us(std::vector<int64_t>& ns, double share) {
   auto at = ns.begin() + static_cast<int64_t>(share * static_cast<double>(ns.size() - 1));
   std::nth_element(ns.begin(), at, ns.end());
   return hundredths(static_cast<double>(*at) / 1000);
+}
+
+/// Of the last sample up to 100 % arrived.
+double fragment_at_100(const sim::PackingRun& run) {
+  double fragment = 0;
+  for (const auto& sample : run.samples)
+    if (sample.arrived_pct <= 100) fragment = sample.fragment_pct;
+  return fragment;
+}
+
+/// The trace has no clock here: the axis counts a second for each percent of demand that arrived.
+Status write_openb_report(const std::string& path, std::string command, const sim::PackingRun& run,
+                          const Json& values) {
+  if (path.empty()) return {};
+  sim::Report report;
+  report.title = "OpenB packed by " + values.at("policy").get<std::string>();
+  report.command = std::move(command);
+  sim::Track allocated("allocated"), fragment("fragment");
+  for (const auto& sample : run.samples) {
+    allocated.set(sample.arrived_pct, sample.alloc_pct);
+    fragment.set(sample.arrived_pct, sample.fragment_pct);
+    report.end_s = sample.arrived_pct;
+  }
+  for (const auto& [key, value] : values.items())
+    report.figures.emplace_back(key, value.is_string() ? value.get<std::string>() : dump_json(value));
+  report.charts = {
+      {"GPUs allocated, a second for each percent of demand arrived", "%", {std::move(allocated)}},
+      {"Idle and lost to the typical pods", "%", {std::move(fragment)}}};
+  return sim::write_report(report, path);
 }
 
 class Openb final : public Command {
@@ -79,6 +109,7 @@ Result<Json> Openb::run(const Common& common, bool&) {
   std::vector<int64_t> decision_ns;
   uint64_t hash = 0;
   int64_t pods = 0, placed = 0;
+  double fragment = 0;
   for (int64_t i = 0; i < seeds_; ++i) {
     const auto seed = static_cast<uint64_t>(common.seed + i);
     TH_TRY(auto policy, sim::make_packing_policy(policy_, trace.classes, trace.idle_by_model, seed));
@@ -89,6 +120,7 @@ Result<Json> Openb::run(const Common& common, bool&) {
     hash = hash * 31 + run.hash;
     pods += run.pods;
     placed += run.placed;
+    fragment += fragment_at_100(run) / static_cast<double>(seeds_);
     fmt::print(stderr, "seed {}: {:.2f} % allocated at 100 % arrived\n", seed, run.alloc_pct[1]);
   }
   Json out;
@@ -98,6 +130,7 @@ Result<Json> Openb::run(const Common& common, bool&) {
     out[fmt::format("alloc_pct_at_{}", sim::kArrivedPct[at])] = hundredths(spread.mean);
     out[fmt::format("alloc_sd_at_{}", sim::kArrivedPct[at])] = hundredths(spread.sd);
   }
+  out["frag_pct_at_100"] = hundredths(fragment);
   out["nodes"] = trace.hosts.size();
   out["gpus"] = trace.capacity_milli() / reserve::kWholeGpuMilli;
   out["classes"] = trace.classes.size();
@@ -108,6 +141,10 @@ Result<Json> Openb::run(const Common& common, bool&) {
   out["decision_p99_us"] = percentile_us(decision_ns, 0.99);
   out["skipped_lines"] = skipped.lines;
   out["log_hash"] = fmt::format("{:016x}", hash);
+  const std::string command =
+      fmt::format("th-sim openb --nodes {} --pods {} --policy {} --seed {} --seeds {}", nodes_, pods_,
+                  policy_, common.seed, seeds_);
+  TH_RETURN_IF_ERROR(write_openb_report(common.report, command, runs.front(), out));
   return out;
 }
 

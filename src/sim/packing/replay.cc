@@ -18,6 +18,10 @@ int64_t total_milli(const PackingTrace& trace, std::span<const int32_t> pods) {
   return sum;
 }
 
+double percent(int64_t part, int64_t whole) {
+  return 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+}
+
 }  // namespace
 
 int64_t PackingTrace::capacity_milli() const {
@@ -123,13 +127,22 @@ PackingRun replay_packing(const PackingTrace& trace, PackingPolicy& policy, uint
   PackingRun run;
   HostPool pool(trace, policy);
   const int64_t capacity = trace.capacity_milli();
+  const std::vector<TypicalPod> typical = fgd_typical_pods(trace.classes);
   int64_t arrived = 0, allocated = 0;
   size_t next = 0;
+  int32_t next_pct = 1;
   for (int32_t pod : arrivals(trace, seed)) {
     const int64_t milli = trace.classes[static_cast<size_t>(pod)].shape.total_milli();
     arrived += milli;
     for (; next < kArrivedPct.size() && arrived * 100 > capacity * kArrivedPct[next]; ++next)
-      run.alloc_pct[next] = 100.0 * static_cast<double>(allocated) / static_cast<double>(capacity);
+      run.alloc_pct[next] = percent(allocated, capacity);
+    if (arrived * 100 > capacity * next_pct) {
+      double fragment = 0;
+      for (const HostRoom& room : pool.hosts()) fragment += fgd_fragment_milli(room, typical);
+      next_pct = static_cast<int32_t>(percent(arrived, capacity));
+      run.samples.push_back(
+          {next_pct++, percent(allocated, capacity), 100 * fragment / static_cast<double>(capacity)});
+    }
     const int64_t start_ns = env.monotonic_ns();
     reserve::GpuSet gpus = 0;
     const int32_t host = pool.put(pod, gpus);
@@ -140,8 +153,7 @@ PackingRun replay_packing(const PackingTrace& trace, PackingPolicy& policy, uint
     ++run.placed;
     allocated += milli;
   }
-  for (; next < kArrivedPct.size(); ++next)
-    run.alloc_pct[next] = 100.0 * static_cast<double>(allocated) / static_cast<double>(capacity);
+  for (; next < kArrivedPct.size(); ++next) run.alloc_pct[next] = percent(allocated, capacity);
   return run;
 }
 

@@ -59,8 +59,17 @@ class HostPool {
 /// Demand that has arrived, in percent of the fleet's GPUs, at which allocation is read.
 inline constexpr std::array<int32_t, 4> kArrivedPct = {95, 100, 110, 130};
 
+/// When demand of so many percent of the fleet has arrived.
+struct PackingSample {
+  int32_t arrived_pct = 0;
+  double alloc_pct = 0;  // of the fleet's milli-GPU
+  double fragment_pct =
+      0;  // of the fleet's milli-GPU: what is idle and lost to the typical pods (FGD's measure)
+};
+
 struct PackingRun {
   std::array<double, kArrivedPct.size()> alloc_pct{};  // of the fleet's milli-GPU
+  std::vector<PackingSample> samples;                  // one a percent of arrived demand
   int64_t pods = 0;
   int64_t placed = 0;
   uint64_t hash = 0;  // of all decisions
