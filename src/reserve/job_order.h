@@ -19,8 +19,8 @@ struct JobOrderOptions {
   double all_weight = 10;       // pseudo-counts: of the prior in the hazard of all jobs,
   double size_weight = 2;       // of all jobs in that of one GPU count,
   double local_weight = 1;      // of that GPU count in that of a neighbourhood
-  double neighbour_weight = 2;  // of one observed neighbour at rank 0, submitted at the same time
-  double rank_decay = 8;        // ranks at which that falls to 1/e
+  double neighbour_weight = 8;  // of one observed neighbour at rank 0, submitted at the same time
+  double rank_decay = 4;        // ranks at which that falls to 1/e
   double apart_s = 60;          // submissions this far apart weigh 1/sqrt(2)
 };
 
