@@ -18,6 +18,7 @@ Task full_task() {
   task.gpus = {0, 1};
   task.memory_bytes = 1 << 20;
   task.grace_ms = 1500;
+  task.signal = 10, task.signal_leader_only = true;
   task.metrics_file = "metrics.jsonl";
   task.ready_url = "http://127.0.0.1:9/health";
   return task;
@@ -52,7 +53,7 @@ TEST(Protocol, FieldNamesAreThoseOfTheContract) {
       R"({"task":"job-1.2.3","job":"job-1","attempt":2,"rank":3,"argv":["th-train","run","recipe.yaml"],)"
       R"("env":{"RANK":"3"},"cwd":"/srv/code","files":{"recipe.yaml":"steps: 1\n"},)"
       R"("stage":{"data/x.txt":"/data/x.txt"},"gpus":[0,1],"memory_bytes":1048576,"grace_ms":1500,)"
-      R"("metrics_file":"metrics.jsonl","ready_url":"http://127.0.0.1:9/health"})");
+      R"("signal":10,"signal_leader_only":true,"metrics_file":"metrics.jsonl","ready_url":"http://127.0.0.1:9/health"})");
 }
 
 TEST(Protocol, RepliesSurviveTheWire) {
