@@ -5,10 +5,10 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/units.h"
 #include "command.h"
+#include "sim/report/report.h"
 
 namespace th {
 namespace {
@@ -63,14 +63,40 @@ class Chaos final : public Command {
     if (failed) {
       const std::string plant = options_.plant.empty() ? "" : " --break " + options_.plant;
       out["first"] = found[0];
-      out["again"] = fmt::format("th-sim chaos --seed {} --steps {} --steps-per-round {}{} --trace chaos.txt",
-                                 options_.seed, result.violations[0].again_steps, options_.steps_per_round, plant);
+      out["again"] =
+          fmt::format("th-sim chaos --seed {} --steps {} --steps-per-round {}{} --trace chaos.txt",
+                      options_.seed, result.violations[0].again_steps, options_.steps_per_round, plant);
       out["found"] = std::move(found);
     }
+    if (!common.report.empty()) TH_RETURN_IF_ERROR(report(common, result));
     return out;
   }
 
  private:
+  Status report(const Common& common, const sim::ChaosResult& result) const {
+    sim::Report page;
+    page.title = "The control plane among faults";
+    page.command = fmt::format("th-sim chaos --seed {} --steps {} --steps-per-round {}", options_.seed,
+                               options_.steps, options_.steps_per_round);
+    page.figures = {{"violations", std::to_string(result.violations.size())},
+                    {"faults", std::to_string(result.faults)},
+                    {"crashes", std::to_string(result.crashes)},
+                    {"leases", std::to_string(result.leases)},
+                    {"commands", std::to_string(result.commands)}};
+    page.end_s = static_cast<double>(result.virtual_ns) / 1e9;
+    sim::Track used("paid for"), slices("slices"), vms("VMs"), faults("so far");
+    for (const sim::ChaosSample& at : result.samples) {
+      used.set(at.time_s, 100.0 * static_cast<double>(at.gpus_paid) / static_cast<double>(result.fleet_gpus));
+      slices.set(at.time_s, static_cast<double>(at.slices));
+      vms.set(at.time_s, static_cast<double>(at.vms));
+      faults.set(at.time_s, static_cast<double>(at.faults));
+    }
+    page.charts.push_back({"GPUs of the fleet", "%", {std::move(used)}});
+    page.charts.push_back({"Slices and VMs", "", {std::move(slices), std::move(vms)}});
+    page.charts.push_back({"Faults", "", {std::move(faults)}});
+    return sim::write_report(page, common.report);
+  }
+
   sim::ChaosOptions options_;
   std::string plant_ = "none";
 };

@@ -26,12 +26,20 @@ struct Violation {
   int64_t again_steps = 0;                   // a run of so many steps, with this seed, finds it again
 };
 
+/// How things stood; one every half virtual minute. time_s counts on from round to round.
+struct ChaosSample {
+  double time_s = 0;
+  int64_t gpus_paid = 0, slices = 0, vms = 0, faults = 0;
+};
+
 struct ChaosResult {
   int64_t steps = 0, rounds = 0, faults = 0, crashes = 0, restarts = 0, commands = 0, acknowledged = 0;
   int64_t events = 0, leases = 0, jobs = 0, vms = 0, gpu_ns_paid = 0, microusd_paid = 0;
   int64_t virtual_ns = 0;
   uint64_t hash = 0;  // of every durable event, every answer and every violation
   std::vector<Violation> violations;
+  int64_t fleet_gpus = 0;
+  std::vector<ChaosSample> samples;
 };
 
 /// Errors: kInvalidArgument (plant, counts), those of the trace file and of a temporary folder.

@@ -42,6 +42,7 @@ class Recount {
   };
   const std::map<std::string, Lease>& leases() const { return leases_; }
   int64_t num_leases() const { return static_cast<int64_t>(leases_.size()); }
+  int64_t num_live() const { return static_cast<int64_t>(live_.size()); }
   int64_t gpu_ns_at(const Lease& lease, int64_t now_ns) const;
   /// Of the job's last attempt.
   int64_t ranks(const std::string& job) const { return jobs_.at(job).ranks; }

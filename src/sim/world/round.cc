@@ -49,6 +49,7 @@ class Round {
   void violation(const char* rule, const std::string& what);
   void trace(const std::string& text) const;
   bool step();
+  void sample();
   int64_t below(int64_t bound) { return static_cast<int64_t>(prng_.below(static_cast<uint64_t>(bound))); }
 
   const RoundOptions& options_;
@@ -62,7 +63,7 @@ class Round {
   bool faults_ = true, bad_ = false;
   int64_t dies_in_ = 0;  // points of death asked for until it dies; 0: never
   int64_t mean_points_ = 0, mean_fault_ns_ = 0, disk_full_until_ns_ = 0;
-  int64_t num_faults_ = 0;
+  int64_t num_faults_ = 0, next_sample_ns_ = 0;
   std::optional<ControlPlane> plane_;
   std::optional<SimNodes> nodes_;
   std::optional<Buyers> buyers_;
@@ -84,6 +85,8 @@ Round::Round(const RoundOptions& options, ChaosResult& result)
   nodes_->on_conflict = [this](const std::string& what) { violation(kDoubleLease, what); };
   buyers_.emplace(clock_, prng_.next(), *plane_, *fleet_, BuyerOptions{}, found);
   draw_faults();
+  result_.fleet_gpus = 0;
+  for (const fleet::Host& host : fleet_->hosts()) result_.fleet_gpus += host.gpus;
   cloud_.forgets_a_vm = options.plant == "leak-vm";
   nodes_->starts_half_gangs = options.plant == "half-gang";
   if (options.plant == "lost-ack") disk_.lie();
@@ -247,8 +250,17 @@ void Round::plant_double_lease() {
   });
 }
 
+void Round::sample() {
+  next_sample_ns_ = clock_.unix_ns() + 30 * kSecond;
+  result_.samples.push_back({static_cast<double>(result_.virtual_ns + clock_.unix_ns() - kStartNs) / 1e9,
+                             recount_.gpus_in_use(), recount_.num_live(),
+                             static_cast<int64_t>(cloud_.machines().size()),
+                             result_.faults + num_faults_ + cloud_.misbehaved()});
+}
+
 bool Round::step() {
   ++result_.steps;
+  if (clock_.unix_ns() >= next_sample_ns_) sample();
   return clock_.run_next() && !bad_;
 }
 
