@@ -22,16 +22,19 @@ void on_signal(int) { static_cast<void>(!::write(wake_pipe[1], "x", 1)); }
 int main(int argc, char** argv) {
   CLI::App app{"The control plane of Thunderhead: decides, makes VMs, starts gangs, answers REST."};
   th::control::DaemonOptions options;
-  std::string state, fleet;
+  std::string state, fleet, policy;
   app.add_option("--state", state, "folder of the ledger, keys, logs and models")->required();
   app.add_option("--fleet", fleet,
                  "what exists, YAML; needed at the first start, then kept in the state folder");
+  app.add_option("--policy", policy,
+                 "accounts, QOS and priorities, YAML (docs/queue.md); kept in the state folder");
   app.add_option("--address", options.address, "address to listen on")->capture_default_str();
   app.add_option("--port", options.port, "port to listen on; 0: that of the last time, else any free one")
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   options.state_dir = state;
   if (!fleet.empty()) options.fleet_file = fleet;
+  if (!policy.empty()) options.policy_file = policy;
 
   th::init_log("th-controld");
   signal(SIGPIPE, SIG_IGN);

@@ -64,8 +64,8 @@ Result<Json> chat(Context& context, const ChatOptions& options) {
               {"messages", std::move(messages)}};
 }
 
-Result<Json> create_key(Context& context, const std::string& name) {
-  TH_TRY(Json key, create_user_key(context, name));
+Result<Json> create_key(Context& context, const std::string& name, const std::string& account) {
+  TH_TRY(Json key, create_user_key(context, name, account));
   context.say(fmt::format("{}  {}\nit is shown this once; the controller keeps a hash only",
                           text_of(key, "id"), context.json ? "(in the JSON)" : text_of(key, "key")));
   return key;
@@ -97,7 +97,11 @@ void add_key(CLI::App& app, Verb& verb) {
   key->footer("Example:\n  th key create ada");
   auto* create = key->add_subcommand("create", "Create a key; it is printed once");
   create->add_option("NAME", *name, "whose it is")->required();
-  create->callback([&verb, name] { verb = [name](Context& context) { return create_key(context, *name); }; });
+  auto account = std::make_shared<std::string>();
+  create->add_option("--account", *account, "whose slices and jobs come of it, see: th accounts");
+  create->callback([&verb, name, account] {
+    verb = [name, account](Context& context) { return create_key(context, *name, *account); };
+  });
   key->add_subcommand("list", "List keys")->callback([&verb] { verb = list_keys; });
   auto* revoke = key->add_subcommand("revoke", "Revoke a key");
   revoke->add_option("ID", *name, "key, see: th key list")->required();

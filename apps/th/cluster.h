@@ -9,7 +9,8 @@
 namespace th::cli {
 
 struct UpOptions {
-  std::string fleet;  // empty: the fleet that the state folder has already
+  std::string fleet;   // empty: the fleet that the state folder has already
+  std::string policy;  // empty: the one that the state folder has already, else none
   int port = 7070;
   int gateway_port = 7080;
 };

@@ -136,10 +136,12 @@ Result<Completion> complete(const std::string& url, const http::Headers& headers
   }
 }
 
-Result<Json> create_user_key(const Context& context, const std::string& name) {
+Result<Json> create_user_key(const Context& context, const std::string& name, const std::string& account) {
   // Where the first answer was lost, the repeat is told of the key but not its secret: nobody has that one.
   for (int i = 0; i < kKeyTries; ++i) {
-    TH_TRY(Json made, context.post("/keys", {{"name", name}}));
+    Json body{{"name", name}};
+    if (!account.empty()) body["account"] = account;
+    TH_TRY(Json made, context.post("/keys", body));
     if (!text_of(made, "key").empty()) return made;
     TH_TRY(Json revoked, context.del("/keys/" + http::percent_encode(text_of(made, "id"))));
   }

@@ -25,7 +25,8 @@ Result<Completion> complete(const std::string& url, const http::Headers& headers
 
 /// Creates a user's key; returns {"id","name","key"}, the key never empty. Errors: the controller's;
 /// kUnavailable when the answer that holds the secret was lost each time (such keys are revoked).
-Result<Json> create_user_key(const Context& context, const std::string& name);
+Result<Json> create_user_key(const Context& context, const std::string& name,
+                             const std::string& account = "");
 
 /// A user's key for the gateway: --key or TH_KEY, unless that is an admin's, which the gateway does not know;
 /// then, and without either, one that is made at need and kept in STATE/chat.key (0600).

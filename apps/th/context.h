@@ -55,6 +55,7 @@ using Verb = std::function<Result<Json>(Context&)>;
 void add_up(CLI::App& app, Verb& verb);
 void add_fleet(CLI::App& app, Verb& verb);
 void add_slice(CLI::App& app, Verb& verb);
+void add_queue(CLI::App& app, Verb& verb);
 void add_submit(CLI::App& app, Verb& verb);
 void add_job(CLI::App& app, Verb& verb);
 void add_sbatch(CLI::App& app, Verb& verb);

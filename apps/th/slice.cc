@@ -46,6 +46,8 @@ void print_offer(const Context& context, const Json& offer) {
     context.say(fmt::format("waits   {}", reason));
   }
   if (auto sooner = text_of(offer, "sooner"); !sooner.empty()) context.say(fmt::format("sooner  {}", sooner));
+  if (auto cheaper = text_of(offer, "cheaper"); !cheaper.empty())
+    context.say(fmt::format("cheaper {}", cheaper));
 }
 
 /// "2 nodes: 1 booting, 1 ready".
@@ -138,6 +140,23 @@ Status add_moment(const char* option, const char* field, const std::string& text
   if (!moment) return fail_with(fmt::format("--{}", option), moment.error());
   body[field] = *moment;
   return {};
+}
+
+Result<Json> resize_slice(Context& context, const std::string& name, int64_t gpus) {
+  TH_TRY(Json slice, context.post(path_of(name) + "/resize", {{"gpus", gpus}}));
+  const int64_t had = int_of(slice, "gpus"), want = int_of(slice, "resizing_to_gpus");
+  CatchInterrupt catch_interrupt;
+  LiveLine live;
+  while (int_of(slice, "resizing_to_gpus") > 0 && pause_ms(100)) {
+    live.show(fmt::format("slice {} grows from {} to {} GPUs", name, had, want), "growing");
+    TH_TRY(slice, context.get(path_of(name)));
+  }
+  live.clear();
+  if (want > 0 && int_of(slice, "resizing_to_gpus") == 0 && int_of(slice, "gpus") != want)
+    return fail(Code::kFailedPrecondition,
+                fmt::format("slice {} was not resized: {}", name, text_of(slice, "reason")));
+  context.say(fmt::format("slice {} has {} GPUs", name, int_of(slice, "gpus")));
+  return slice;
 }
 
 Result<Json> body_of(const SliceOptions& options) {
@@ -239,6 +258,17 @@ void add_slice(CLI::App& app, Verb& verb) {
   show->footer("Example:\n  th slice show demo");
   show->callback([&verb, options] {
     verb = [options](Context& context) { return show_slice(context, options->name); };
+  });
+
+  auto* resize = slice->add_subcommand("resize", "Grow or shrink a slice that is ready, all or none");
+  resize->add_option("NAME", options->name, "name of the slice")->required();
+  resize->add_option("--gpus", options->resized_gpus, "GPUs that it shall have, rounded up to whole hosts")
+      ->required();
+  resize->footer("Example:\n  th slice resize demo --gpus 8");
+  resize->callback([&verb, options] {
+    verb = [options](Context& context) {
+      return resize_slice(context, options->name, options->resized_gpus);
+    };
   });
 
   auto* release = slice->add_subcommand("release", "Cancel its jobs, delete its VMs, stop paying");

@@ -11,7 +11,7 @@ struct SliceOptions {
   std::string name;
   std::string gpus, series, duration;  // gpus: "8" or "8-64"
   std::string nodes = {}, max_price = {}, budget = {}, start = {}, deadline = {};
-  int64_t spares = 0, switches = 0, segment = 0;
+  int64_t spares = 0, switches = 0, segment = 0, resized_gpus = 0;
   bool spread = false, pack = false, spot = false;
   bool dry_run = false;
 };

@@ -101,6 +101,11 @@ Result<Daemon> start_controller(const Context& context, const UpOptions& options
                                                     "recipes/fleet/desk.yaml",
                                                     context.state.string()));
   }
+  if (!options.policy.empty()) {
+    if (!fs::is_regular_file(options.policy, ec))
+      return fail(Code::kNotFound, fmt::format("policy file {} is not there", options.policy));
+    argv.insert(argv.end(), {"--policy", fs::absolute(options.policy)});
+  }
   TH_RETURN_IF_ERROR(make_state(context.state));
   return start_daemon(argv, context.state / "controld.json", context.state / "controld.log");
 }
@@ -217,6 +222,8 @@ void add_up(CLI::App& app, Verb& verb) {
   auto options = std::make_shared<UpOptions>();
   auto* up = app.add_subcommand("up", "Start the controller and the gateway");
   up->add_option("--fleet", options->fleet, "fleet file (default: the one that the state folder has)");
+  up->add_option("--policy", options->policy,
+                 "accounts, QOS and priorities (default: those of the state folder)");
   up->add_option("--port", options->port, "port of the controller, 0: any")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();

@@ -55,6 +55,7 @@ http::Router Api::router() {
   add_node_routes(router);
   add_gateway_routes(router);
   add_event_routes(router);
+  add_queue_routes(router);
   return router;
 }
 
@@ -93,13 +94,33 @@ Status Api::allow(Role role, const http::Request& request) const {
   return fail(Code::kUnauthenticated, "wrong or revoked key");
 }
 
+/// The operator's own key has no account and may name any.
+ledger::Owner Api::caller_of(const http::Request& request) const {
+  auto token = request.bearer();
+  if (!token) token = request.header("api-key");
+  if (!token) return {};
+  const ledger::State& state = controller_->core.state();
+  if (const std::string job = controller_->core.job_of_key(*token); !job.empty())
+    return state.jobs.at(job).owner;
+  const std::string sha256 = sha256_hex(*token);
+  ledger::Owner owner;
+  for (const auto& [id, key] : state.keys) {
+    if (key.revoked || key.sha256 != sha256) continue;
+    owner.user = key.name;
+    owner.account = !key.account.empty() ? key.account : key.role == "admin" ? "" : reserve::kDefaultAccount;
+  }
+  return owner;
+}
+
 void Api::add(http::Router& router, const char* method, const char* pattern, Role role, Raw handler) {
   auto on_loop = std::make_shared<Raw>(std::move(handler));
   router.add(method, pattern, [this, role, on_loop](http::Request request, http::Responder responder) {
     auto shared = std::make_shared<http::Request>(std::move(request));
     const bool posted = loop_.post([this, role, on_loop, shared, responder] {
       if (Status allowed = allow(role, *shared); !allowed) return responder.fail(allowed.error());
+      controller_->core.set_caller(caller_of(*shared));
       (*on_loop)(*controller_, *shared, responder);
+      controller_->core.set_caller({});
     });
     if (!posted) responder.fail({Code::kUnavailable, "the controller is overloaded or stopping; try again"});
   });

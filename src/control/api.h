@@ -63,7 +63,9 @@ class Api {
   void add_node_routes(http::Router& router);
   void add_gateway_routes(http::Router& router);
   void add_event_routes(http::Router& router);
+  void add_queue_routes(http::Router& router);
 
+  ledger::Owner caller_of(const http::Request& request) const;
   Status allow(Role role, const http::Request& request) const;
   void publish(const ledger::Entry& entry);
   void publish_progress(const std::string& job, const StoredLine& line);

@@ -97,6 +97,13 @@ void Api::add_slice_routes(http::Router& router) {
           TH_RETURN_IF_ERROR(c.slices.release(request.params.at("name"), "released by hand"));
           return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
         });
+  write(router, "POST", "/api/v1/slices/{name}/resize", Role::kUser,
+        [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
+          TH_RETURN_IF_ERROR(check_fields(body, {"gpus"}));
+          TH_TRY(const int64_t gpus, get_int(body, "gpus"));
+          TH_RETURN_IF_ERROR(c.slices.resize(request.params.at("name"), gpus, c.jobs.reservations()));
+          return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
+        });
   read(router, "/api/v1/slices", [](Controller& c, const http::Request&) -> Result<Json> {
     Json items = Json::array();
     for (const auto& [id, slice] : c.core.state().slices) items.push_back(slice_json(c, slice));
@@ -115,12 +122,15 @@ void Api::add_slice_routes(http::Router& router) {
 void Api::add_key_routes(http::Router& router) {
   write(router, "POST", "/api/v1/keys", Role::kAdmin,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
-          TH_RETURN_IF_ERROR(check_fields(body, {"name"}));
+          TH_RETURN_IF_ERROR(check_fields(body, {"name", "account"}));
           TH_TRY(const std::string name, get_string(body, "name"));
+          TH_TRY(const std::string account, get_string(body, "account", std::string()));
           TH_RETURN_IF_ERROR(check_name(name, "key name"));
+          if (auto owner = c.core.owner_for(account, "", ""); !owner) return fail(owner.error());
           const std::string id = "key-" + std::to_string(c.core.state().next_key);
           const std::string secret = c.core.token();
           c.core.stage(ledger::KeyAdded{id, name, sha256_hex(secret), "user"});
+          if (!account.empty()) c.core.stage(ledger::KeyOwned{id, account});
           // The ledger never holds a secret, so a repeat cannot show it again.
           const Json stored = {{"id", id}, {"name", name}, {"key", nullptr}};
           return Answer(Json{{"id", id}, {"name", name}, {"key", secret}}, dump_json(stored));

@@ -38,6 +38,9 @@ std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger:
   };
   if (slice.live()) {
     for (const ledger::Share& share : slice.terms.hosts) add(share.host, share.gpus);
+    if (slice.resize) {
+      for (const ledger::ResizeHost& host : slice.resize->asked.add) add(host.host, host.gpus);
+    }
   }
   for (const std::string& id : slice.vms) {
     const ledger::Vm& vm = state.vms.at(id);
@@ -56,10 +59,12 @@ std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger:
 
 Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet) {
   for (const auto& [id, slice] : state().slices) {
+    tenants_.refresh(slice);
     if (auto own = claim_of(state(), slice, fleet())) active_slices_.insert(id), claim(*own);
   }
   // Only now, so that no claim of an overdue slice takes the place of another one's own.
   extend_overdue_claims();
+  for (const auto& [name, reservation] : state().reservations) refresh_reservation(name);
   for (const auto& [id, job] : state().jobs) refresh_job(id);
   for (const auto& [host, reason] : state().drained) refresh_drain(host);
 }
@@ -91,6 +96,9 @@ void Core::stage(ledger::Event event) {
         if constexpr (std::is_same_v<E, ledger::HostDrained> || std::is_same_v<E, ledger::HostResumed>) {
           refresh_drain(e.host);
         }
+        if constexpr (requires { e.reservation; }) {
+          if (!e.reservation.empty()) refresh_reservation(e.reservation);
+        }
       },
       kept);
 }
@@ -104,6 +112,9 @@ Status Core::commit() {
 void Core::refresh_slice(const std::string& id) {
   const auto found = state().slices.find(id);
   if (found == state().slices.end()) return;
+  tenants_.refresh(found->second);
+  // Its hosts are the slice's for as long as that lives, and then the reservation's again.
+  if (const std::string& name = found->second.owner.reservation; !name.empty()) refresh_reservation(name);
   if (auto old = claims_.find(id); old != claims_.end()) {
     snapshot_ = snapshot_.without_claim(old->second);
     claims_.erase(old);
@@ -111,6 +122,7 @@ void Core::refresh_slice(const std::string& id) {
   const auto own = claim_of(state(), found->second, fleet());
   if (!own) {
     active_slices_.erase(id);
+    if (const std::string& name = found->second.owner.reservation; !name.empty()) refresh_reservation(name);
     return;
   }
   active_slices_.insert(id);
@@ -118,7 +130,8 @@ void Core::refresh_slice(const std::string& id) {
   reserve::Claim longer = *own;
   longer.end_ns = now_ns() + kMinute;
   if (own->end_ns <= now_ns() && claim(longer)) return;
-  if (!claim(*own)) log_error("slice {} overlaps with another one", id);
+  const bool owned = !found->second.owner.account.empty();  // else what it was taken from is told next
+  if (!claim(*own) && owned) log_error("slice {} overlaps with another one", id);
 }
 
 bool Core::claim(const reserve::Claim& claim) {
@@ -144,6 +157,72 @@ void Core::refresh_job(const std::string& id) {
   } else {
     active_jobs_.erase(id);
   }
+}
+
+/// Less the hosts that slices inside of it have.
+void Core::refresh_reservation(const std::string& name) {
+  const std::string id = "reservation " + name;
+  if (auto old = claims_.find(id); old != claims_.end()) {
+    snapshot_ = snapshot_.without_claim(old->second);
+    claims_.erase(old);
+  }
+  const auto found = state().reservations.find(name);
+  if (found == state().reservations.end()) return;
+  std::set<std::string> taken;
+  for (const std::string& slice : active_slices_) {
+    const ledger::Slice& of = state().slices.at(slice);
+    if (of.owner.reservation != name) continue;
+    for (const ledger::Share& share : of.terms.hosts) taken.insert(share.host);
+  }
+  reserve::Claim own{id, found->second.start_ns, found->second.end_ns, {}};
+  for (const std::string& host : found->second.hosts) {
+    const auto index = fleet().find_host(host);
+    if (index && !taken.count(host)) own.hosts.push_back({*index, mask_of(fleet().host(*index).gpus)});
+  }
+  std::ranges::sort(own.hosts, {}, &reserve::HostGpus::host);
+  if (!own.hosts.empty() && !claim(own)) log_error("reservation {} overlaps with a slice", name);
+}
+
+const reserve::Claim* Core::find_claim(const std::string& id) const {
+  const auto found = claims_.find(id);
+  return found == claims_.end() ? nullptr : &found->second;
+}
+
+std::vector<reserve::Reservation> Core::reservations() const {
+  std::vector<reserve::Reservation> out;
+  for (const auto& [name, created] : state().reservations) {
+    const auto claim = claims_.find("reservation " + name);
+    reserve::Claim own{"reservation " + name, created.start_ns, created.end_ns, {}};
+    if (claim != claims_.end()) own = claim->second;
+    out.push_back({name, std::move(own), created.accounts, created.users});
+  }
+  return out;
+}
+
+Result<ledger::Owner> Core::owner_for(const std::string& account, const std::string& qos,
+                                      const std::string& partition) const {
+  ledger::Owner owner = caller_;
+  owner.account = account.empty() ? account_of(caller_) : account;
+  owner.qos = qos.empty() ? qos_of(caller_) : qos;
+  owner.partition = partition;
+  auto none = [](const char* what, const std::string& name, const auto& all) {
+    std::vector<std::string> names;
+    for (const auto& item : all) names.push_back(item.name);
+    return fail(Code::kNotFound, "there is no " + std::string(what) + " '" + name + "'" +
+                                     did_you_mean(name, names) + "; there is " + join(names, ", "));
+  };
+  if (!policy().find_qos(owner.qos)) return none("QOS", owner.qos, policy().qos);
+  if (!partition.empty() && !policy().find_partition(partition))
+    return none("partition", partition, policy().partitions);
+  const reserve::AccountSpec* at = policy().find_account(owner.account);
+  if (!at) return none("account", owner.account, policy().accounts);
+  if (caller_.account.empty()) return owner;  // of the operator: any
+  for (; at; at = policy().find_account(at->parent)) {
+    if (at->name == caller_.account) return owner;
+  }
+  return fail(
+      Code::kPermissionDenied,
+      "account '" + owner.account + "' is not yours: your key is of account '" + caller_.account + "'");
 }
 
 void Core::refresh_drain(const std::string& host) {

@@ -13,6 +13,7 @@
 #include "base/env.h"
 #include "cloud/provider.h"
 #include "control/loop.h"
+#include "control/tenants.h"
 #include "launch/local/launcher.h"
 #include "ledger/ledger.h"
 #include "registry/registry.h"
@@ -30,6 +31,7 @@ struct CoreParts {
   std::filesystem::path state_dir;
   Offload offload;
   std::string job_secret = {};  // keys of jobs come of it; empty: jobs get none
+  reserve::QueuePolicy policy = reserve::default_policy();
 };
 
 class Core {
@@ -54,6 +56,21 @@ class Core {
   std::string job_key(const std::string& job) const;
   /// The job that the key is of, while it runs; else empty.
   std::string job_of_key(std::string_view key) const;
+
+  /// What the operator set (docs/queue.md).
+  const reserve::QueuePolicy& policy() const { return parts_.policy; }
+  const Tenants& tenants() const { return tenants_; }
+  /// Who the command under way comes from; the loop's own: the default account.
+  void set_caller(ledger::Owner caller) { caller_ = std::move(caller); }
+  const ledger::Owner& caller() const { return caller_; }
+  /// The caller, under the account, QOS and partition that were asked for; "": its own. Errors: kNotFound
+  /// (there is none such), kPermissionDenied (an account that is neither the caller's nor below it).
+  Result<ledger::Owner> owner_for(const std::string& account, const std::string& qos,
+                                  const std::string& partition) const;
+  /// Of a live slice ("slice-1") or a reservation ("reservation NAME"); null if there is none.
+  const reserve::Claim* find_claim(const std::string& id) const;
+  /// In ascending order of their names.
+  std::vector<reserve::Reservation> reservations() const;
 
   /// Stages an event and brings the picture of the fleet up to date.
   void stage(ledger::Event event);
@@ -85,10 +102,13 @@ class Core {
   bool claim(const reserve::Claim& claim);
   void refresh_job(const std::string& id);
   void refresh_drain(const std::string& host);
+  void refresh_reservation(const std::string& name);
 
   CoreParts parts_;
+  Tenants tenants_{parts_.policy};
+  ledger::Owner caller_;
   reserve::Snapshot snapshot_;
-  std::map<std::string, reserve::Claim> claims_;  // by slice id
+  std::map<std::string, reserve::Claim> claims_;  // by slice id, and by "reservation NAME"
   std::set<std::string, ledger::IdLess> active_slices_, active_jobs_;
   std::map<std::string, int64_t> suspects_;  // host → monotonic time until which
   std::vector<std::function<void()>> actions_;

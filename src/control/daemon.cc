@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 constexpr int kPeriodMs = 100;
 constexpr int kWorkers = 4;
 constexpr int64_t kReleaseTimeoutNs = 60 * kSecond;
+constexpr size_t kMaxPolicyBytes = size_t{1} << 20;
 constexpr size_t kMaxFleetBytes = size_t{16} << 20;
 
 /// The secret of a file of its own. Nothing is written.
@@ -76,6 +77,7 @@ class Daemon::Impl {
  private:
   Status open_state(const DaemonOptions& options);
   Status open_fleet(const DaemonOptions& options);
+  Status open_policy(const DaemonOptions& options);
   Status write_state();
   Status write_keys();
   Status open_server(const DaemonOptions& options);
@@ -97,7 +99,8 @@ class Daemon::Impl {
   std::unique_ptr<Controller> controller_;
   std::unique_ptr<http::Server> server_;
   std::unique_ptr<Workers> workers_;
-  std::string url_, gateway_token_, admin_key_, fleet_text_;
+  reserve::QueuePolicy policy_;
+  std::string url_, gateway_token_, admin_key_, fleet_text_, policy_text_;
   std::optional<int64_t> release_deadline_ns_;
   std::optional<Error> closing_;  // why commands are refused for good
   bool stuck_ = false;
@@ -107,6 +110,7 @@ Status Daemon::Impl::open(const DaemonOptions& options) {
   std::error_code problem;
   dir_ = fs::absolute(options.state_dir, problem).lexically_normal();
   TH_RETURN_IF_ERROR(open_fleet(options));
+  TH_RETURN_IF_ERROR(open_policy(options));
   const bool made = fs::create_directories(dir_, problem);
   if (problem) return fail(errno_error("state folder " + dir_.string(), problem.value()));
   const Status opened = open_state(options);
@@ -146,7 +150,22 @@ Status Daemon::Impl::open_fleet(const DaemonOptions& options) {
   return {};
 }
 
+/// Without a file: one account, and first come, first served.
+Status Daemon::Impl::open_policy(const DaemonOptions& options) {
+  const fs::path from = options.policy_file.value_or(dir_ / "policy.yaml");
+  auto text = read_file(from, kMaxPolicyBytes);
+  if (!text && (options.policy_file || text.error().code != Code::kNotFound)) return fail(text.error());
+  policy_text_ = text ? *std::move(text) : "{}";
+  TH_TRY(policy_, reserve::parse_policy(policy_text_, from.string()));
+  return {};
+}
+
 Status Daemon::Impl::write_state() {
+  const std::string policy_sha256 = sha256_hex(policy_text_);
+  if (ledger_->state().policy_sha256 != policy_sha256) {
+    TH_RETURN_IF_ERROR(write_file_durable(dir_ / "policy.yaml", policy_text_));
+    ledger_->stage(ledger::PolicyLoaded{policy_sha256, policy_.half_life_ns});
+  }
   const std::string sha256 = sha256_hex(fleet_text_);
   if (ledger_->state().fleet.sha256 != sha256) {
     TH_RETURN_IF_ERROR(write_file_durable(dir_ / "fleet.yaml", fleet_text_));
@@ -224,7 +243,8 @@ Status Daemon::Impl::open_controller() {
                   *registry_,
                   dir_,
                   [this](Work work) { workers_->run(std::move(work)); },
-                  sha256_hex("jobs\n" + gateway_token_)};
+                  sha256_hex("jobs\n" + gateway_token_),
+                  policy_};
   TH_TRY(controller_, Controller::start(std::move(parts)));
   api_->attach(*controller_);
   api_->on_shutdown = [this](bool nodes) { shut_down(nodes); };

@@ -15,6 +15,7 @@ namespace th::control {
 struct Waiting {
   std::string code, text, smallest_change;
   int64_t estimated_start_ns = 0;  // 0: not known
+  int64_t priority = 0;            // points (docs/queue.md)
 };
 
 using SpecOf = std::function<const request::JobSpec&(const ledger::Job&)>;

@@ -17,8 +17,6 @@ namespace {
 using ledger::Job;
 using ledger::JobState;
 
-constexpr int64_t kGraceMs = 5'000;
-
 std::string exit_text(const launch::RankChanged& cause) {
   const node::TaskReport& report = cause.report;
   if (!report.signal && !report.exit_code) return "ended: " + report.reason;
@@ -119,7 +117,7 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
   gang.job = job.submitted.job, gang.name = job.submitted.name, gang.attempt = static_cast<int>(job.attempt);
   gang.argv = job.serves() ? serve_command(spec.name, job.master_port) : spec.command;
   gang.env = spec.env, gang.files = spec.files, gang.stage = spec.stage, gang.workdir = spec.workdir;
-  gang.memory_bytes = spec.memory_bytes.value_or(0), gang.grace_ms = kGraceMs;
+  gang.memory_bytes = spec.memory_bytes.value_or(0), gang.grace_ms = static_cast<int>(grace_ms(job));
   gang.master_port = static_cast<int>(job.master_port);
   gang.service = job.serves();
   for (const ledger::Rank& rank : job.ranks) {

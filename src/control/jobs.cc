@@ -19,7 +19,6 @@ using ledger::Job;
 using ledger::Slice;
 using ledger::SliceState;
 
-constexpr int64_t kDefaultServeNs = 24 * kHour;
 constexpr int64_t kPausePerLook = 4;  // a fifth of the loop's time at most goes into the queues
 
 int64_t version_number(const std::string& version) { return std::strtoll(version.c_str(), nullptr, 10); }
@@ -58,7 +57,7 @@ void Jobs::cancel(const std::string& id, const std::string& end_state, const std
 void Jobs::restore() {
   for (const std::string& id : core_.active_jobs()) {
     const Job& job = core_.state().jobs.at(id);
-    if (job.attempt == 0) continue;
+    if (job.attempt == 0 || job.slice.empty()) continue;  // nothing runs of what was put back
     if (Status started = core_.launcher().start(gang_of(job)); !started) {
       log_error("{}: {}", id, started.error().message);
       continue;
@@ -179,6 +178,8 @@ void Jobs::conclude(const Job& job) {
     core_.stage(ledger::JobFinished{id, job.end_state, job.reason, result ? result->line : ""});
   } else if (job.attempt_succeeded) {
     succeed(job);
+  } else if (job.preempted_until_ns != 0) {
+    put_back(job);
   } else if (job.cause == "node_fail") {
     core_.stage(ledger::JobFinished{id, "failed", job.reason + "; it was not to be requeued", ""});
   } else if (job.retries_used > spec_of(job).retries) {
@@ -270,39 +271,8 @@ reserve::Snapshot Jobs::reservations() const {
   return out;
 }
 
-/// Jobs without a slice get one of their own, in order, with conservative backfill.
-void Jobs::plan_slices() {
-  planned_.clear();
-  std::vector<std::string> ids;
-  std::vector<reserve::Request> requests;
-  for (const std::string& id : core_.active_jobs()) {
-    const Job& job = core_.state().jobs.at(id);
-    if (!job.slice.empty() || job.cancelling() || hold_back(job)) continue;
-    const request::JobSpec& spec = spec_of(job);
-    const auto series = choose_series(spec);
-    if (!series) continue;
-    const int64_t duration_ns = spec.duration_ns.value_or(job.serves() ? kDefaultServeNs : kDefaultBatchNs);
-    // A minute over the job's own limit, so that it ends by itself and not with the slice.
-    requests.push_back(own_request(core_.fleet(), id, spec, *series, duration_ns + kMinute));
-    ids.push_back(id);
-  }
-  if (ids.empty()) return;
-  const int64_t now_ns = core_.now_ns();
-  const auto plans = reserve::plan_queue(core_.snapshot_without_suspects(), requests, {}, now_ns);
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (plans[i] && plans[i]->start_ns <= now_ns) {
-      slices_.lease_for_job(ids[i], requests[i].series, *plans[i]);
-      waiting_.erase(ids[i]);
-      continue;
-    }
-    if (plans[i]) continue;
-    note(ids[i], plans[i].error());
-    if (plans[i].error().later) planned_[ids[i]] = *plans[i].error().later;
-  }
-}
-
 /// The slice's nodes that are there, and what runs on them until when.
-reserve::Snapshot Jobs::inside_of(const Slice& slice) {
+reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Running>* running) {
   const int64_t now_ns = core_.now_ns();
   std::vector<reserve::HostGpus> hosts;
   for (const ledger::Share& share : slice.terms.hosts) {
@@ -337,7 +307,10 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice) {
       end_ns = std::max(end_ns, claim.end_ns);
       continue;
     }
-    if (auto next = inside.with_claim(claim)) inside = *std::move(next);
+    if (auto next = inside.with_claim(claim)) {
+      inside = *std::move(next);
+      if (running) running->push_back(running_job(job, claim));
+    }
   }
   for (const auto& [part, end_ns] : shared) {
     const reserve::Claim claim{
@@ -364,40 +337,6 @@ reserve::Request Jobs::request_in(const Slice& slice, const std::string& id, con
   }
   std::ranges::sort(*request.only);
   return request;
-}
-
-void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& waiting) {
-  const int64_t now_ns = core_.now_ns();
-  if (slice.state != SliceState::kReady) {
-    const int64_t estimate_ns = std::max(slice.terms.start_ns, now_ns);
-    for (const std::string& id : waiting) {
-      note(id, {"slice", fmt::format("slice '{}' is {}", slice.terms.name, ledger::name_of(slice.state)), "",
-                estimate_ns});
-    }
-    return;
-  }
-  const std::vector<std::string> queue = place_parts(slice, waiting);
-  const reserve::Snapshot inside = inside_of(slice);
-  std::vector<reserve::Request> requests;
-  for (const std::string& id : queue) {
-    requests.push_back(request_in(slice, id, spec_of(core_.state().jobs.at(id))));
-  }
-  const auto plans = reserve::plan_queue(inside, requests, {}, now_ns);
-  const std::string repair = slices_.repair_note(slice.terms.slice);
-  for (size_t i = 0; i < queue.size(); ++i) {
-    const Job& job = core_.state().jobs.at(queue[i]);
-    if (plans[i] && plans[i]->start_ns <= now_ns && (!job.serves() || plans[i]->hosts.size() == 1)) {
-      start_attempt(job, slice, *plans[i]);
-      continue;
-    }
-    if (plans[i]) {
-      note(queue[i], {"busy", "its GPUs have to be on one node, and no node has enough free ones", "", 0});
-      continue;
-    }
-    note(queue[i], plans[i].error());
-    if (!repair.empty())
-      waiting_[queue[i]].text += fmt::format("; slice '{}' is degraded: {}", slice.terms.name, repair);
-  }
 }
 
 }  // namespace th::control

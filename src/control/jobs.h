@@ -14,6 +14,7 @@
 #include "control/job_output.h"
 #include "control/slices.h"
 #include "request/job_spec.h"
+#include "reserve/queue.h"
 
 namespace th::control {
 
@@ -52,6 +53,8 @@ class Jobs {
   /// Takes in what the launcher has to tell.
   void take_events();
 
+  /// The same with the smallest change, which long queues leave out. Cost: a look at the queue.
+  void explain(const std::string& job);
   const Waiting* waiting(const std::string& job) const;
   const request::JobSpec& spec_of(const ledger::Job& job);
   /// The fleet's picture with the places that queued jobs without a slice are waiting for.
@@ -79,8 +82,17 @@ class Jobs {
   bool over_deadline(const ledger::Job& job);
   void conclude(const ledger::Job& job);
   void succeed(const ledger::Job& job);
+  reserve::QueuePlan look_at_queue(std::vector<reserve::Pending>& pending, std::string_view find_changes);
+  reserve::Running running_job(const ledger::Job& job, reserve::Claim claim);
+  std::vector<reserve::Running> running_slices();
+  reserve::Standpoint standpoint(const ledger::Job& job);
+  reserve::Pending pending_job(const ledger::Job& job, reserve::Request request);
+  void preempt(const reserve::Preemption& preemption);
+  void preempt_job(const ledger::Job& job, const reserve::Preemption& preemption);
+  void put_back(const ledger::Job& job);
+  int64_t grace_ms(const ledger::Job& job) const;
   void plan_slices();
-  reserve::Snapshot inside_of(const ledger::Slice& slice);
+  reserve::Snapshot inside_of(const ledger::Slice& slice, std::vector<reserve::Running>* running = nullptr);
   reserve::Request request_in(const ledger::Slice& slice, const std::string& id,
                               const request::JobSpec& spec);
   std::vector<std::string> place_parts(const ledger::Slice& slice, const std::vector<std::string>& queue);

@@ -18,7 +18,6 @@ using ledger::SliceState;
 using ledger::Vm;
 using ledger::VmState;
 
-constexpr int64_t kHoldNs = 60 * kSecond;
 constexpr int64_t kStartTimeoutNs = 60 * kSecond;
 constexpr int64_t kRepairIntervalNs = kSecond;
 constexpr int64_t kCreateTimeoutNs = 30 * kSecond;
@@ -35,6 +34,15 @@ std::vector<Share> shares_of(const reserve::Plan& plan, const fleet::Fleet& flee
   return out;
 }
 
+bool is_paid(const Slice& slice, const std::string& host) {
+  return std::ranges::find(slice.terms.hosts, host, &Share::host) != slice.terms.hosts.end();
+}
+
+bool is_added(const Slice& slice, const std::string& host) {
+  return slice.resize && std::ranges::find(slice.resize->asked.add, host, &ledger::ResizeHost::host) !=
+                             slice.resize->asked.add.end();
+}
+
 /// Names that ids have: they would be found in place of each other.
 bool looks_like_id(const std::string& name) {
   for (std::string_view prefix : {"slice-", "job-", "key-"}) {
@@ -45,16 +53,6 @@ bool looks_like_id(const std::string& name) {
 }
 
 }  // namespace
-
-Result<Offer> Slices::offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const {
-  TH_RETURN_IF_ERROR(core_.provider().check_series(spec.series));
-  auto plan = reserve::decide(reservations, reserve::request_of(spec), {}, core_.now_ns());
-  if (plan) return Offer{*std::move(plan), ""};
-  const reserve::Refusal& refusal = plan.error();
-  if (!refusal.later) return fail(refusal.error());
-  return Offer{*refusal.later, refusal.changes.empty() ? "" : refusal.changes[0].text,
-               std::string(reserve::reason_name(refusal.reason)), refusal.text};
-}
 
 Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations) {
   if (looks_like_id(spec.name)) {
@@ -68,31 +66,35 @@ Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::
                 fmt::format("slice '{}' exists and is {}; release it first, or choose another name",
                             spec.name, ledger::name_of(same->state)));
   }
-  auto plan = reserve::decide(reservations, reserve::request_of(spec), {}, core_.now_ns());
+  const reserve::Pending pending = pending_of(spec);
+  auto plan = decide(reservations, pending);
   if (!plan) return fail(plan.error().error());
   const std::string id = fmt::format("slice-{}", core_.state().next_slice);
-  hold_plan(id, spec.name, spec.series, false, *plan);
+  ledger::Owner owner = core_.caller();
+  owner.account = pending.who.account, owner.qos = pending.who.qos, owner.spot = spec.spot;
+  hold_plan(id, spec.name, spec.series, false, *plan, owner);
   return id;
 }
 
 std::string Slices::lease_for_job(const std::string& job, const std::string& series,
-                                  const reserve::Plan& plan) {
+                                  const reserve::Plan& plan, const ledger::Owner& owner) {
   const std::string id = fmt::format("slice-{}", core_.state().next_slice);
-  hold_plan(id, job, series, true, plan);
+  hold_plan(id, job, series, true, plan, owner);
   core_.stage(ledger::SliceCommitted{id, {}});
   return id;
 }
 
 void Slices::hold_plan(const std::string& id, const std::string& name, const std::string& series,
-                       bool implicit, const reserve::Plan& plan) {
+                       bool implicit, const reserve::Plan& plan, const ledger::Owner& owner) {
   ledger::SliceHeld held;
   held.slice = id, held.name = name, held.series = series, held.placement = plan.explanation;
   held.implicit = implicit, held.gpus = plan.gpus;
   held.start_ns = plan.start_ns, held.end_ns = plan.end_ns;
   held.microusd_per_gpu_hour = plan.microusd_per_gpu_hour, held.price_microusd = plan.price_microusd;
-  held.hold_expires_ns = core_.now_ns() + kHoldNs;
+  held.hold_expires_ns = core_.now_ns() + core_.policy().hold_ns;
   held.hosts = shares_of(plan, core_.fleet());
   core_.stage(std::move(held));
+  core_.stage(ledger::SliceOwned{id, owner.account, owner.user, owner.qos, owner.reservation, owner.spot});
 }
 
 Status Slices::commit(const std::string& name) {
@@ -120,6 +122,7 @@ Status Slices::release(const std::string& name, const std::string& reason) {
 }
 
 void Slices::step() {
+  end_reservations();
   const auto active = core_.active_slices();
   for (const std::string& id : active) step_slice(core_.state().slices.at(id));
 }
@@ -136,6 +139,7 @@ void Slices::step_slice(const Slice& slice) {
       start(slice);
     } else if (!closing_) {
       repair(slice);
+      if (slice.resize) advance_resize(slice);
     }
   }
   if (slice.state == SliceState::kReleasing) finish_release(slice);
@@ -261,13 +265,15 @@ void Slices::create_requested(const Slice& slice) {
   for (const std::string& name : slice.vms) {
     const Vm& vm = core_.state().vms.at(name);
     if (vm.state != VmState::kRequested) continue;
+    const bool together = slice.state == SliceState::kStarting || is_added(slice, vm.host);
+    if (!together && !names.empty()) continue;
     cloud::VmSpec spec;
     spec.vm = vm.id, spec.host = vm.host, spec.series = slice.terms.series,
     spec.gpus = static_cast<int>(vm.gpus);
     request.vms.push_back(std::move(spec));
     names.push_back(vm.id);
-    // The first gang is made as a whole; a replacement is one of its own.
-    if (slice.state != SliceState::kStarting) break;
+    // The first gang and what a slice grows by are made as a whole; a replacement is one of its own.
+    if (!together) break;
   }
   if (names.empty()) return;
   request.client_token = slice.state == SliceState::kStarting ? id : names[0];
@@ -313,7 +319,9 @@ void Slices::delete_unwanted(const Slice& slice) {
   if (creating_.count(slice.terms.slice)) return;
   for (const std::string& name : slice.vms) {
     const Vm& vm = core_.state().vms.at(name);
-    if (vm.state == VmState::kDeleted || (wanted && vm.state != VmState::kDown)) continue;
+    const bool has_place =
+        slice.state == SliceState::kReleasing || is_paid(slice, vm.host) || is_added(slice, vm.host);
+    if (vm.state == VmState::kDeleted || (wanted && has_place && vm.state != VmState::kDown)) continue;
     if (auto again = removing_.find(name); again != removing_.end() && core_.monotonic_ns() < again->second)
       continue;
     removing_[name] = INT64_MAX;

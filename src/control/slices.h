@@ -12,11 +12,12 @@
 
 namespace th::control {
 
-/// `sooner`: the smallest change that would start it at the wanted time, when `plan` starts later.
+/// `sooner`: the smallest change that would start it at the wanted time, when `plan` starts later; `reason`:
+/// what is in the way of that. `cheaper`: how to pay less for the same.
 struct Offer {
   reserve::Plan plan;
-  std::string sooner;
-  std::string reason_code = {}, reason = {};  // why not at the wanted time
+  std::string sooner, cheaper = {};
+  std::string reason_code = {}, reason = {};
 };
 
 class Slices {
@@ -29,7 +30,13 @@ class Slices {
   /// Keeps the offer's hosts for a while. Returns the slice's id. Errors: kAlreadyExists, those of a refusal.
   Result<std::string> hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations);
   /// Held and committed at once, for one job. Returns the slice's id.
-  std::string lease_for_job(const std::string& job, const std::string& series, const reserve::Plan& plan);
+  std::string lease_for_job(const std::string& job, const std::string& series, const reserve::Plan& plan,
+                            const ledger::Owner& owner);
+  /// From so many GPUs, in whole hosts, to so many, all or none. More: hosts are kept at once, and are the
+  /// slice's when every one of them is validated; until then, and when one fails, it keeps its size. Fewer:
+  /// at once, of hosts on which nothing runs. Errors: kNotFound, kFailedPrecondition (not ready, being
+  /// resized, jobs in the way), those of a refusal.
+  Status resize(const std::string& name, int64_t gpus, const reserve::Snapshot& reservations);
   Status commit(const std::string& name);
   /// Its VMs are deleted once nothing runs on them any more. Releasing what is released is a success.
   Status release(const std::string& name, const std::string& reason);
@@ -47,7 +54,14 @@ class Slices {
 
  private:
   void hold_plan(const std::string& id, const std::string& name, const std::string& series, bool implicit,
-                 const reserve::Plan& plan);
+                 const reserve::Plan& plan, const ledger::Owner& owner);
+  reserve::Pending pending_of(const request::SliceSpec& spec) const;
+  tl::expected<reserve::Plan, reserve::Refusal> decide(const reserve::Snapshot& reservations,
+                                                       const reserve::Pending& pending) const;
+  Status grow(const ledger::Slice& slice, int64_t gpus, const reserve::Snapshot& reservations);
+  Status shrink(const ledger::Slice& slice, int64_t gpus);
+  void advance_resize(const ledger::Slice& slice);
+  void end_reservations();
   void step_slice(const ledger::Slice& slice);
   void start(const ledger::Slice& slice);
   void repair(const ledger::Slice& slice);

@@ -54,7 +54,7 @@ Status Jobs::check_fits_sync(const request::JobSpec& spec) const {
 /// The id of the slice that it names; empty: it gets one of its own.
 Result<std::string> Jobs::slice_for(const request::JobSpec& spec) {
   std::optional<std::string> name = spec.slice;
-  if (!spec.reservation.empty()) {
+  if (!spec.reservation.empty() && !core_.state().reservations.count(spec.reservation)) {
     if (name && *name != spec.reservation) {
       return fail(Code::kInvalidArgument,
                   fmt::format("partition '{}' and reservation '{}': a reservation is a slice "
@@ -114,6 +114,8 @@ std::string Jobs::stage_job(const request::JobSpec& spec, const std::string& kin
   submitted.spec = spec_text(spec);
   const std::string id = submitted.job;
   core_.stage(std::move(submitted));
+  if (auto owner = core_.owner_for(spec.account, spec.qos, ""))
+    core_.stage(ledger::JobOwned{id, owner->account, owner->user, owner->qos, owner->partition});
   return id;
 }
 
@@ -161,6 +163,7 @@ request::JobSpec fitted(const request::JobSpec& spec, const Slice* slice) {
 Result<std::string> Jobs::submit(const request::JobSpec& asked, const std::string& kind) {
   TH_RETURN_IF_ERROR(check_fits_sync(asked));
   TH_RETURN_IF_ERROR(check_options(asked));
+  if (auto owner = core_.owner_for(asked.account, asked.qos, ""); !owner) return fail(owner.error());
   TH_TRY(const std::string slice, slice_for(asked));
   const request::JobSpec spec = fitted(asked, slice.empty() ? nullptr : &core_.state().slices.at(slice));
   TH_RETURN_IF_ERROR(slice_for(spec));  // it may have become larger

@@ -116,6 +116,7 @@ class World {
   const ledger::Slice& slice(const std::string& name) const { return *c->core.state().find_slice(name); }
 
   FakeEnv env;
+  reserve::QueuePolicy policy = reserve::default_policy();  // from the next restart() on
   FakeProvider provider;
   bool disk_full = false;
   int appends = 0;  // to the ledger's store

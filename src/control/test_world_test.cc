@@ -18,8 +18,16 @@ void World::restart() {
   env.now_ns += kSecond;
   launcher_.emplace(env.now_ns);
   ledger_ = *ledger::Ledger::open(std::make_unique<FlakyStore>(log_, disk_full, appends), env);
-  c = *Controller::start({env, *ledger_, fleet_, provider, *launcher_, *registry_, dir_,
-                          [this](Work w) { work.push_back(std::move(w)); }});
+  c = *Controller::start({env,
+                          *ledger_,
+                          fleet_,
+                          provider,
+                          *launcher_,
+                          *registry_,
+                          dir_,
+                          [this](Work w) { work.push_back(std::move(w)); },
+                          {},
+                          policy});
 }
 
 void World::settle() {

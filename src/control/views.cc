@@ -106,7 +106,7 @@ Json offer_json(const Controller& c, const std::string& series, const Offer& off
                            std::popcount(part.gpus)});
   }
   Json out = terms_json(terms);
-  out["sooner"] = offer.sooner;
+  out["sooner"] = offer.sooner, out["cheaper"] = offer.cheaper;
   if (!offer.reason.empty()) out["reason"] = {{"code", offer.reason_code}, {"text", offer.reason}};
   return out;
 }
@@ -168,6 +168,8 @@ Json slice_json(const Controller& c, const Slice& slice) {
               {"implicit", terms.implicit},
               {"ready_ns", slice.ready_ns},
               {"ended_ns", slice.ended_ns}};
+  out["account"] = account_of(slice.owner), out["qos"] = qos_of(slice.owner), out["spot"] = slice.owner.spot;
+  out["resizing_to_gpus"] = slice.resize ? Json(slice.resize->asked.gpus) : Json(nullptr);
   if (slice.state == SliceState::kHeld) out["hold_expires_ns"] = terms.hold_expires_ns;
   return out;
 }
@@ -231,6 +233,10 @@ Json job_json(Controller& c, const ledger::Job& job) {
           {"submitted_ns", job.submitted_ns},
           {"started_ns", job.started_ns},
           {"ended_ns", job.ended_ns},
+          {"account", account_of(job.owner)},
+          {"qos", qos_of(job.owner)},
+          {"priority", !job.ended() && waiting ? Json(waiting->priority) : Json(nullptr)},
+          {"preemptions", job.preemptions},
           {"cost_microusd", job_cost_microusd(c, job)},
           {"lost_steps", job.lost_steps},
           {"checkpoint_step", job.checkpoint_step},
@@ -267,6 +273,7 @@ Json key_json(const ledger::Key& key) {
   return {{"id", key.id},
           {"name", key.name},
           {"role", key.role},
+          {"account", key.account},
           {"created_ns", key.created_ns},
           {"revoked", key.revoked}};
 }

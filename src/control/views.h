@@ -18,6 +18,9 @@ Json model_json(const ledger::ModelRegistered& model);
 Json deployment_json(const Controller& c, const ledger::Deployment& deployment);
 Json key_json(const ledger::Key& key);
 Json usage_json(const Controller& c);
+/// By account: limits, what is in use, fair share, cost. And the reservations that there are.
+Json accounts_json(const Controller& c);
+Json reservation_json(const ledger::ReservationCreated& reservation);
 /// Errors: kNotFound.
 Result<Json> why_json(Controller& c, const std::string& subject);
 /// The Prometheus text format.

@@ -51,6 +51,7 @@ Why why_job(Controller& c, const ledger::Job& job) {
     why.code = "stopping";
     return why;
   }
+  if (c.jobs.waiting(id)) c.jobs.explain(id);
   if (const Waiting* waiting = c.jobs.waiting(id)) {
     why.code = waiting->code, why.text = waiting->text;
     why.estimated_start_ns = waiting->estimated_start_ns, why.smallest_change = waiting->smallest_change;

@@ -85,6 +85,7 @@ Status apply(State& state, const JobPreempted& e, int64_t) {
   if (job == state.jobs.end()) return refuse("job " + e.job + " is unknown");
   if (job->second.ended()) return refuse("job " + e.job + " has ended");
   job->second.preempted_until_ns = e.deadline_ns;
+  job->second.started_ns = 0;  // its time limit is of the run that follows
   job->second.preempted_by = e.by;
   ++job->second.preemptions;
   return {};

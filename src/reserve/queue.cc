@@ -87,18 +87,13 @@ class Look {
     return tl::unexpected(std::move(refusal));
   }
 
-  /// The picture in which only the reservation's hosts can be had.
-  Snapshot only_in(Snapshot snapshot, const Reservation& reservation) const {
-    snapshot = snapshot.without_claim(reservation.claim);
-    auto mine = reservation.claim.hosts.begin();
-    for (size_t i = 0; i < snapshot.fleet().hosts().size(); ++i) {
-      const auto host = static_cast<HostIndex>(i);
-      while (mine != reservation.claim.hosts.end() && mine->host < host) ++mine;
-      if (mine != reservation.claim.hosts.end() && mine->host == host) continue;
-      if (!snapshot.host_use(host, input_.now_ns).out_of_use)
-        snapshot = snapshot.with_out_of_use(host, "not in reservation " + reservation.name);
+  /// Only the reservation's hosts, and of those what the request may have anyway.
+  static std::vector<HostIndex> hosts_of(const Reservation& reservation, const Request& request) {
+    std::vector<HostIndex> hosts;
+    for (const HostGpus& part : reservation.claim.hosts) {
+      if (!request.only || std::ranges::binary_search(*request.only, part.host)) hosts.push_back(part.host);
     }
-    return snapshot;
+    return hosts;
   }
 
   void look_at(const Pending& pending, Decision& decision) {
@@ -111,16 +106,14 @@ class Look {
     Pending want = pending;
     Snapshot seen = work_;
     if (*reservation != nullptr) {
-      seen = only_in(seen, **reservation);
+      seen = seen.without_claim((*reservation)->claim);
+      want.request.only = hosts_of(**reservation, want.request);
       want.request.start_ns = std::max(want.request.start_ns, (*reservation)->claim.start_ns);
       want.deadline_ns = std::min(want.deadline_ns.value_or(INT64_MAX), (*reservation)->claim.end_ns);
     }
     const bool find_changes = input_.find_changes == "*" || input_.find_changes == pending.request.name;
     auto plan =
         decide_for(seen, want, accounts_, input_.policy, input_.end_by_ns, find_changes, input_.now_ns);
-    if (!plan || plan->start_ns > input_.now_ns) {
-      if (auto fewer = start_with_fewer(seen, want)) plan = *std::move(fewer);
-    }
     if (plan && plan->start_ns <= input_.now_ns) {
       decision.gpus = plan->gpus;
       take(pending, *plan, *reservation);
@@ -153,22 +146,6 @@ class Look {
     const bool own = refusal.reason == Reason::kQuota || refusal.reason == Reason::kBudget ||
                      refusal.reason == Reason::kLimit;
     return !own && !std::exchange(has_head_, true);
-  }
-
-  std::optional<Plan> start_with_fewer(const Snapshot& seen, Pending want) const {
-    if (want.min_gpus <= 0 || want.min_gpus >= want.request.gpus || want.request.start_ns > input_.now_ns)
-      return {};
-    std::optional<Plan> best;
-    int64_t good = want.min_gpus - 1, bad = want.request.gpus;
-    while (bad - good > 1) {
-      want.request.gpus = best ? good + (bad - good) / 2 : want.min_gpus;
-      auto plan = decide_for(seen, want, accounts_, input_.policy, input_.end_by_ns, false, input_.now_ns);
-      const bool works = plan && plan->start_ns <= input_.now_ns;
-      if (!works && !best) return {};
-      (works ? good : bad) = want.request.gpus;
-      if (works) best = *std::move(plan);
-    }
-    return best;
   }
 
   void take(const Pending& pending, const Plan& plan, const Reservation* reservation) {

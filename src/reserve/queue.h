@@ -37,10 +37,11 @@ struct Standpoint {
 struct Pending {
   Request request;  // name: its id
   Standpoint who;
-  int64_t min_gpus = 0;                // takes as few, when that starts it now; 0: all or nothing
-  std::optional<int64_t> deadline_ns;  // has to end by then
-  std::string reservation;             // runs on its hosts only; "": on none that are reserved
-  bool spot = false;                   // at the discount, and may be preempted
+  int64_t min_gpus = 0;                    // takes as few, when that starts it now; 0: all or nothing
+  std::optional<int64_t> deadline_ns;      // has to end by then
+  std::string reservation;                 // runs on its hosts only; "": on none that are reserved
+  std::optional<int64_t> budget_microusd;  // what all of it may cost
+  bool spot = false;                       // at the discount, and may be preempted
 };
 
 struct Running {

@@ -76,6 +76,14 @@ void set_price(Plan& plan, const Terms& terms) {
   plan.price_microusd = cost_microusd(plan.gpus, plan.end_ns - plan.start_ns, terms.microusd_per_gpu_hour);
 }
 
+Limit over_own_budget(int64_t price, int64_t budget) {
+  Limit limit;
+  limit.reason = Reason::kBudget;
+  limit.text =
+      fmt::format("it would cost {}, and the request allows {}", format_money(price), format_money(budget));
+  return limit;
+}
+
 /// The most that quotas leave it, when that is something: a change that starts it.
 void offer_fewer(const Snapshot& snapshot, const Pending& pending, const Accounts& accounts,
                  const Policy& policy, int64_t now_ns, Refusal& refusal) {
@@ -124,9 +132,13 @@ int64_t priority_of(const Standpoint& who, int64_t gpus, const QueuePolicy& poli
   return priority - who.nice * kPpm;
 }
 
-tl::expected<Plan, Refusal> decide_for(const Snapshot& snapshot, const Pending& pending,
-                                       const Accounts& accounts, const QueuePolicy& policy,
-                                       std::optional<int64_t> end_by_ns, bool find_changes, int64_t now_ns) {
+namespace {
+
+/// All that is asked for, or nothing.
+tl::expected<Plan, Refusal> decide_whole(const Snapshot& snapshot, const Pending& pending,
+                                         const Accounts& accounts, const QueuePolicy& policy,
+                                         std::optional<int64_t> end_by_ns, bool find_changes,
+                                         int64_t now_ns) {
   if (auto refused = check_partition(pending, policy)) return tl::unexpected(*std::move(refused));
   Policy terms;
   terms.end_by_ns = end_by_ns;
@@ -139,6 +151,8 @@ tl::expected<Plan, Refusal> decide_for(const Snapshot& snapshot, const Pending& 
     request.max_microusd_per_gpu_hour.reset();
   auto limit_at = [&](int64_t start_ns) -> std::optional<Limit> {
     if (snapshot.is_slice() || price.gpus == 0) return std::nullopt;
+    if (pending.budget_microusd && price.price_microusd > *pending.budget_microusd)
+      return over_own_budget(price.price_microusd, *pending.budget_microusd);
     return accounts.limit_of({request.name, pending.who.account, pending.who.qos, price.gpus, start_ns,
                               start_ns + request.duration_ns},
                              price.price_microusd, now_ns);
@@ -175,6 +189,28 @@ tl::expected<Plan, Refusal> decide_for(const Snapshot& snapshot, const Pending& 
   }
   first->later.reset();
   return tl::unexpected(*std::move(first));
+}
+
+}  // namespace
+
+tl::expected<Plan, Refusal> decide_for(const Snapshot& snapshot, const Pending& pending,
+                                       const Accounts& accounts, const QueuePolicy& policy,
+                                       std::optional<int64_t> end_by_ns, bool find_changes, int64_t now_ns) {
+  auto whole = decide_whole(snapshot, pending, accounts, policy, end_by_ns, find_changes, now_ns);
+  const bool takes_fewer = pending.min_gpus > 0 && pending.min_gpus < pending.request.gpus;
+  if (!takes_fewer || pending.request.start_ns > now_ns || (whole && whole->start_ns <= now_ns)) return whole;
+  Pending fewer = pending;
+  std::optional<Plan> best;
+  int64_t good = pending.min_gpus, bad = pending.request.gpus;
+  while (!best || bad - good > 1) {
+    fewer.request.gpus = best ? good + (bad - good) / 2 : good;
+    auto plan = decide_whole(snapshot, fewer, accounts, policy, end_by_ns, false, now_ns);
+    const bool works = plan && plan->start_ns <= now_ns;
+    if (!works && !best) return whole;
+    (works ? good : bad) = fewer.request.gpus;
+    if (works) best = *std::move(plan);
+  }
+  return *std::move(best);
 }
 
 }  // namespace th::reserve

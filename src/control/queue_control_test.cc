@@ -1,0 +1,203 @@
+// Accounts, preemption, reservations and sizes over the whole control plane, with restarts in the middle.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "control/test_world.h"
+#include "control/views.h"
+
+namespace th::control {
+namespace {
+
+namespace fs = std::filesystem;
+using ledger::JobState;
+using ledger::SliceState;
+using ::testing::HasSubstr;
+
+constexpr std::string_view kPolicy = R"(
+accounts:
+  - {name: lab, max_gpus: 8}
+  - {name: vision, parent: lab, max_gpus: 4, borrow: true}
+  - {name: speech, parent: lab, max_gpus: 4, borrow: true}
+  - {name: course, max_gpus: 2, budget: "0.30", budget_period: 1d}
+qos:
+  - {name: urgent, priority: 1000, preempts: [normal]}
+  - {name: normal, priority: 500, grace: 10s}
+)";
+
+/// Four hosts of two GPUs.
+class QueueControlTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "queue-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    dir_ = pattern;
+    w.emplace(dir_);
+    w->policy = reserve::parse_policy(kPolicy, "policy.yaml").value();
+    w->restart();
+  }
+  void TearDown() override {
+    w.reset();
+    fs::remove_all(dir_);
+  }
+
+  std::string submit(const std::string& name, int64_t gpus, const std::string& account,
+                     const std::string& qos = "", const std::string& reservation = "") {
+    request::JobSpec spec;
+    spec.name = name, spec.gpus = gpus, spec.command = {"true"}, spec.account = account, spec.qos = qos;
+    spec.reservation = reservation, spec.duration_ns = kHour;
+    auto id = w->c->jobs.submit(spec, "batch");
+    TH_CHECK(id.has_value());
+    up();
+    return *id;
+  }
+  /// Nodes that were made dial in, and ranks that were told to run do.
+  void up() {
+    for (int i = 0; i < 3; ++i) w->settle(), w->validate_nodes();
+    w->settle();
+    w->report(node::TaskState::kRunning);
+  }
+  Status resize(int64_t gpus) { return w->c->slices.resize("demo", gpus, w->c->jobs.reservations()); }
+  Result<std::string> hold(const std::string& name, int64_t gpus, const std::string& account,
+                           int64_t duration_ns = kHour) {
+    w->c->core.set_caller({account, "ada", "", "", "", false});
+    auto held = w->c->slices.hold({name, gpus, "LOCAL", duration_ns, 0, {}}, w->c->jobs.reservations());
+    w->c->core.set_caller({});
+    return held;
+  }
+
+  fs::path dir_;
+  std::optional<World> w;
+};
+
+TEST_F(QueueControlTest, QuotaAndBudgetHoldForSlices) {
+  EXPECT_THAT(hold("s", 4, "course").error().message, HasSubstr("account course, whose quota is 2"));
+  EXPECT_THAT(hold("s", 2, "course", 2 * kHour).error().message, HasSubstr("budget is $0.30"));
+  ASSERT_TRUE(hold("s", 2, "course"));
+  ASSERT_TRUE(w->c->slices.commit("s"));
+  up();
+  ASSERT_EQ(w->slice("s").state, SliceState::kReady);
+  w->pass(30 * kMinute);
+  ASSERT_TRUE(w->c->slices.release("s", "by hand"));
+  w->settle();
+  // Half an hour cost $0.10; with another hour's $0.20 the budget is just enough, with more it is not.
+  w->restart();
+  EXPECT_FALSE(hold("t", 2, "course", kHour + kMinute));
+  EXPECT_TRUE(hold("u", 2, "course", kHour));
+}
+
+TEST_F(QueueControlTest, AFirmSliceDoesNotLiveOnWhatOthersLend) {
+  EXPECT_THAT(hold("s", 6, "vision").error().message, HasSubstr("ask for a spot slice"));
+  EXPECT_TRUE(hold("s", 4, "vision"));
+}
+
+TEST_F(QueueControlTest, APreemptedJobComesBackWithoutLosingATry) {
+  const std::string low = submit("low", 8, "lab");
+  ASSERT_EQ(w->job(low).state, JobState::kRunning);
+  w->pass(kMinute);
+  const std::string high = submit("high", 2, "lab", "urgent");
+  EXPECT_EQ(w->job(low).preemptions, 1);
+  EXPECT_FALSE(w->job(low).attempt_open);
+  EXPECT_EQ(w->job(low).retries_used, 0);
+  EXPECT_EQ(w->job(high).attempt, 0) << "not before the ranks of low are gone";
+  w->restart();
+  w->report(node::TaskState::kExited, 0);
+  up();
+  EXPECT_EQ(w->job(high).state, JobState::kRunning);
+  EXPECT_NE(w->job(low).state, JobState::kSucceeded) << "it was told to end";
+  EXPECT_EQ(w->job(low).attempt, 1);
+  w->report(node::TaskState::kExited, 0);
+  up(), up();
+  EXPECT_EQ(w->job(high).state, JobState::kSucceeded);
+  EXPECT_EQ(w->job(low).attempt, 2);
+  EXPECT_EQ(w->job(low).state, JobState::kRunning);
+}
+
+TEST_F(QueueControlTest, TheOwnerTakesBackWhatTheSiblingBorrowed) {
+  const std::string a = submit("a", 4, "vision"), b = submit("b", 4, "vision");
+  ASSERT_EQ(w->job(b).state, JobState::kRunning) << "borrowed";
+  w->pass(kMinute);
+  const std::string mine = submit("mine", 4, "speech");
+  EXPECT_EQ(w->job(a).preemptions + w->job(b).preemptions, 1);
+  const std::string& gone = w->job(a).preemptions ? a : b;
+  for (int i = 0; i < 3; ++i) up();
+  EXPECT_EQ(w->job(mine).state, JobState::kRunning);
+  EXPECT_EQ(w->c->jobs.waiting(gone)->code, "quota");
+}
+
+TEST_F(QueueControlTest, AReservationKeepsOthersOutAndLetsItsOwnIn) {
+  ledger::ReservationCreated made;
+  made.reservation = "class", made.start_ns = w->env.now_ns, made.end_ns = w->env.now_ns + 2 * kHour;
+  made.hosts = {"l0r0h0", "l0r0h1", "l1r0h0"}, made.accounts = {"course"};
+  w->c->core.stage(made);
+  const std::string out = submit("out", 4, "lab"), in = submit("in", 2, "course", "", "class");
+  EXPECT_EQ(w->c->jobs.waiting(out)->code, "reservation");
+  EXPECT_EQ(w->job(in).state, JobState::kRunning);
+  w->restart();
+  up();
+  EXPECT_EQ(w->job(out).attempt, 0) << "also after a restart";
+  w->c->core.stage(ledger::ReservationEnded{"class", ""});
+  up();
+  EXPECT_EQ(w->job(out).state, JobState::kRunning);
+}
+
+TEST_F(QueueControlTest, ASliceGrowsWhenAllOfItsNewNodesAreReadyAndAfterARestart) {
+  w->ready_slice("demo", 2);
+  ASSERT_TRUE(resize(8));
+  EXPECT_FALSE(resize(4)) << "one at a time";
+  ASSERT_TRUE(w->step());
+  w->restart();
+  w->settle();
+  EXPECT_EQ(w->slice("demo").terms.gpus, 2);
+  EXPECT_EQ(w->provider.vms.size(), 4u);
+  w->validate_nodes();
+  w->settle();
+  EXPECT_EQ(w->slice("demo").terms.gpus, 8);
+  EXPECT_EQ(w->slice("demo").terms.hosts.size(), 4u);
+  EXPECT_EQ(w->job(w->submit("demo", 8)).attempt, 1);
+}
+
+TEST_F(QueueControlTest, AGrowthThatFailsHalfWayLeavesTheSizeAndNoVm) {
+  w->ready_slice("demo", 2);
+  ASSERT_TRUE(resize(6));
+  w->settle();
+  ASSERT_EQ(w->provider.vms.size(), 3u);
+  w->c->core.stage(ledger::NodeValidated{"demo-1", "b", "127.0.0.1"});
+  w->pass(61 * kSecond);  // demo-2 never dials in
+  w->settle();
+  EXPECT_EQ(w->slice("demo").terms.gpus, 2);
+  EXPECT_EQ(w->provider.vms.size(), 1u);
+  EXPECT_THAT(w->slice("demo").reason, HasSubstr("did not come up in time"));
+  w->provider.refuse = "no capacity";
+  ASSERT_TRUE(resize(4));
+  w->settle();
+  EXPECT_EQ(w->slice("demo").terms.gpus, 2);
+  EXPECT_THAT(w->slice("demo").reason, HasSubstr("no capacity"));
+  EXPECT_EQ(w->slice("demo").state, SliceState::kReady);
+}
+
+TEST_F(QueueControlTest, ASliceGivesBackHostsOnWhichNothingRuns) {
+  w->ready_slice("demo", 8);
+  const std::string job = w->submit("demo", 2);
+  EXPECT_THAT(resize(0).error().message, HasSubstr("want 1 to"));
+  ASSERT_TRUE(resize(2));
+  w->settle();
+  EXPECT_EQ(w->slice("demo").terms.gpus, 2);
+  EXPECT_EQ(w->provider.vms.size(), 1u);
+  EXPECT_TRUE(w->job(job).attempt_open) << "what runs goes on";
+  EXPECT_TRUE(hold("other", 6, "lab"));
+  const std::string full = w->submit("demo", 2);
+  EXPECT_EQ(w->job(full).attempt, 0);
+}
+
+TEST_F(QueueControlTest, ShrinkingUnderARunningGangIsRefusedWithItsName) {
+  w->ready_slice("demo", 4);
+  const std::string job = w->submit("demo", 4);
+  EXPECT_THAT(resize(2).error().message, HasSubstr(job));
+  EXPECT_EQ(w->slice("demo").terms.gpus, 4);
+}
+
+}  // namespace
+}  // namespace th::control

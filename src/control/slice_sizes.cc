@@ -1,0 +1,208 @@
+// What slices are offered for, and how a live one grows and shrinks.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <set>
+
+#include "base/text.h"
+#include "base/units.h"
+#include "control/slices.h"
+#include "fleet/series.h"
+
+namespace th::control {
+namespace {
+
+using ledger::Slice;
+using ledger::SliceState;
+using ledger::Vm;
+using ledger::VmState;
+
+constexpr int64_t kGrowTimeoutNs = 60 * kSecond;
+
+/// The VM that was asked for on an added host; null when it is gone again.
+const Vm* added_vm(const ledger::State& state, const Slice& slice, const std::string& host) {
+  for (auto id = slice.vms.rbegin(); id != slice.vms.rend(); ++id) {
+    const Vm& vm = state.vms.at(*id);
+    if (vm.host == host && vm.requested_ns >= slice.resize->since_ns) return &vm;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+reserve::Pending Slices::pending_of(const request::SliceSpec& spec) const {
+  reserve::Pending pending;
+  pending.request = reserve::request_of(spec);
+  pending.who.account = account_of(core_.caller()), pending.who.user = core_.caller().user;
+  pending.who.qos = spec.spot ? std::string(reserve::kSpotQos) : qos_of(core_.caller());
+  pending.who.submitted_ns = core_.now_ns();
+  pending.min_gpus = spec.min_gpus, pending.spot = spec.spot, pending.budget_microusd = spec.budget_microusd;
+  if (spec.deadline_ns != 0) pending.deadline_ns = spec.deadline_ns;
+  return pending;
+}
+
+/// A slice is its owner's until its end, so that only a spot one may live on what others lend.
+tl::expected<reserve::Plan, reserve::Refusal> Slices::decide(const reserve::Snapshot& reservations,
+                                                             const reserve::Pending& pending) const {
+  const int64_t now_ns = core_.now_ns();
+  const reserve::Accounts accounts = core_.tenants().accounts(core_.state(), now_ns);
+  auto plan = reserve::decide_for(reservations, pending, accounts, core_.policy(), {}, true, now_ns);
+  if (!plan || pending.spot || !accounts.borrows(pending.who.account, plan->gpus, plan->start_ns))
+    return plan;
+  reserve::Refusal refusal;
+  refusal.reason = reserve::Reason::kQuota;
+  refusal.text =
+      fmt::format("'{}' is over the quota of account {}, and what its siblings lend can be taken back",
+                  pending.request.name, pending.who.account);
+  reserve::Change change;
+  change.text = "ask for a spot slice";
+  refusal.changes.push_back(std::move(change));
+  return tl::unexpected(std::move(refusal));
+}
+
+Result<Offer> Slices::offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const {
+  TH_RETURN_IF_ERROR(core_.provider().check_series(spec.series));
+  auto plan = decide(reservations, pending_of(spec));
+  if (!plan && !plan.error().later) return fail(plan.error().error());
+  Offer offer;
+  offer.plan = plan ? *plan : *plan.error().later;
+  if (!plan) {
+    offer.sooner = plan.error().changes.empty() ? plan.error().text : plan.error().changes[0].text;
+    offer.reason_code = reserve::reason_name(plan.error().reason), offer.reason = plan.error().text;
+  }
+  const int64_t discount_ppm = core_.policy().spot_discount_ppm;
+  if (!spec.spot && discount_ppm > 0) {
+    offer.cheaper = fmt::format(
+        "as spot, which may be taken back after a notice: {}",
+        format_money(offer.plan.price_microusd - offer.plan.price_microusd / 1'000'000 * discount_ppm -
+                     offer.plan.price_microusd % 1'000'000 * discount_ppm / 1'000'000));
+  }
+  return offer;
+}
+
+Status Slices::resize(const std::string& name, int64_t gpus, const reserve::Snapshot& reservations) {
+  const Slice* slice = core_.state().find_slice(name);
+  if (!slice)
+    return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
+  if (slice->state != SliceState::kReady || slice->terms.implicit) {
+    return fail(Code::kFailedPrecondition,
+                fmt::format("slice '{}' is {}; only a slice of its own that is ready can be resized", name,
+                            slice->terms.implicit ? "a job's" : ledger::name_of(slice->state)));
+  }
+  if (slice->resize) {
+    return fail(Code::kFailedPrecondition,
+                fmt::format("slice '{}' is being resized to {} GPUs already; wait for it", name,
+                            slice->resize->asked.gpus));
+  }
+  if (gpus < 1 || gpus > request::kMaxRequestGpus) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("gpus: want 1 to {}, got {}; to give all back: th slice release {}",
+                            request::kMaxRequestGpus, gpus, name));
+  }
+  const int64_t whole = request::whole_host_gpus(gpus, slice->terms.series);
+  if (whole == slice->terms.gpus) return {};
+  return whole > slice->terms.gpus ? grow(*slice, whole, reservations) : shrink(*slice, whole);
+}
+
+Status Slices::grow(const Slice& slice, int64_t gpus, const reserve::Snapshot& reservations) {
+  reserve::Pending more;
+  more.request.name = slice.terms.name, more.request.gpus = gpus - slice.terms.gpus;
+  more.request.series = slice.terms.series, more.request.duration_ns = slice.terms.end_ns - core_.now_ns();
+  more.who.account = account_of(slice.owner), more.who.user = slice.owner.user,
+  more.who.qos = qos_of(slice.owner);
+  more.spot = slice.owner.spot;
+  auto plan = decide(reservations, more);
+  if (!plan) return fail(plan.error().error());
+  ledger::SliceResizing asked{slice.terms.slice, gpus, 0, {}};
+  asked.price_microusd =
+      slice.terms.price_microusd +
+      cost_microusd(more.request.gpus, more.request.duration_ns, slice.terms.microusd_per_gpu_hour);
+  std::vector<ledger::Share> shares;
+  for (const reserve::HostGpus& part : plan->hosts) {
+    const fleet::Host& host = core_.fleet().host(part.host);
+    const fleet::Rack& rack = core_.fleet().rack(host.rack);
+    shares.push_back({host.id, rack.id, core_.fleet().switches()[static_cast<size_t>(rack.leaf_switch)].id,
+                      std::popcount(part.gpus)});
+    const ledger::Share& share = shares.back();
+    asked.add.push_back({share.host, share.rack, share.leaf, share.gpus});
+  }
+  core_.stage(std::move(asked));
+  for (const ledger::Share& share : shares) request_vm(slice, share);
+  return {};
+}
+
+Status Slices::shrink(const Slice& slice, int64_t gpus) {
+  std::map<std::string, std::string> jobs;  // host → a job that runs there
+  for (const std::string& id : core_.active_jobs()) {
+    const ledger::Job& job = core_.state().jobs.at(id);
+    if (job.slice != slice.terms.slice || (!job.attempt_open && !job.cancelling())) continue;
+    for (const ledger::Rank& rank : job.ranks) jobs[core_.state().vms.at(rank.place.vm).host] = id;
+    for (const ledger::RankPlace& place : job.reserved) jobs[core_.state().vms.at(place.vm).host] = id;
+  }
+  // Those that are lost first, then those on leaves where the slice has least.
+  std::map<std::string, int64_t> on_leaf;
+  for (const ledger::Share& share : slice.terms.hosts) on_leaf[share.leaf] += share.gpus;
+  std::vector<ledger::Share> idle;
+  std::set<std::string> in_the_way;
+  for (const ledger::Share& share : slice.terms.hosts) {
+    const auto job = jobs.find(share.host);
+    if (job == jobs.end()) idle.push_back(share);
+    if (job != jobs.end()) in_the_way.insert(job->second);
+  }
+  auto rank_of = [&](const ledger::Share& share) {
+    return std::pair(live_vm(core_.state(), slice, share.host) != nullptr, on_leaf[share.leaf]);
+  };
+  std::ranges::stable_sort(idle, {}, rank_of);
+  ledger::SliceResized done{slice.terms.slice, slice.terms.gpus, slice.terms.price_microusd, {}};
+  for (const ledger::Share& share : idle) {
+    if (done.gpus - share.gpus < gpus) continue;
+    done.gpus -= share.gpus;
+    done.remove.push_back(share.host);
+  }
+  if (done.gpus != gpus) {
+    return fail(
+        Code::kFailedPrecondition,
+        fmt::format("slice '{}' cannot have {} GPUs now, since {} run on its hosts; ask for {}, or wait for "
+                    "them or cancel them",
+                    slice.terms.name, gpus,
+                    join(std::vector<std::string>(in_the_way.begin(), in_the_way.end()), ", "), done.gpus));
+  }
+  done.price_microusd -= cost_microusd(slice.terms.gpus - gpus, slice.terms.end_ns - core_.now_ns(),
+                                       slice.terms.microusd_per_gpu_hour);
+  core_.stage(std::move(done));
+  return {};
+}
+
+void Slices::advance_resize(const Slice& slice) {
+  const ledger::SliceResizing asked = slice.resize->asked;
+  bool all_ready = true;
+  for (const ledger::ResizeHost& host : asked.add) {
+    const Vm* vm = added_vm(core_.state(), slice, host.host);
+    const bool lost = !vm || vm->state == VmState::kDown || vm->state == VmState::kDeleted;
+    const bool late = vm && vm->state != VmState::kReady &&
+                      core_.now_ns() - std::max(vm->requested_ns, since_ns_) > kGrowTimeoutNs;
+    if (lost || late) {
+      core_.stage(
+          ledger::SliceResizeFailed{asked.slice, fmt::format("it keeps its {} GPUs: node {} on host {} {}",
+                                                             slice.terms.gpus, vm ? vm->id : "?", host.host,
+                                                             late ? "did not come up in time"
+                                                             : vm ? vm->reason
+                                                                  : "is gone")});
+      return;
+    }
+    all_ready = all_ready && vm->state == VmState::kReady;
+  }
+  if (all_ready) core_.stage(ledger::SliceResized{asked.slice, asked.gpus, asked.price_microusd, {}});
+}
+
+void Slices::end_reservations() {
+  std::vector<std::string> over;
+  for (const auto& [name, reservation] : core_.state().reservations) {
+    if (reservation.end_ns <= core_.now_ns()) over.push_back(name);
+  }
+  for (const std::string& name : over) core_.stage(ledger::ReservationEnded{name, "its time is over"});
+}
+
+}  // namespace th::control

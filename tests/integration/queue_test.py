@@ -1,0 +1,108 @@
+"""Accounts, QOS, reservations and resizing on a real desk cluster with a policy file."""
+
+import unittest
+
+from cluster import Cluster, ClusterTest, Refused, wait_for
+
+POLICY = """
+accounts:
+  - {name: lab, max_gpus: 8}
+  - {name: course, max_gpus: 2, budget: "0.30", budget_period: 1d}
+qos:
+  - {name: urgent, priority: 1000, preempts: [normal]}
+  - {name: normal, priority: 500, grace: 5s}
+"""
+
+# Counts to 40 in tenths of a second from where its last checkpoint was, and saves one when it is told to end.
+COUNTER = r"""
+import json, os, signal, sys, time
+from pathlib import Path
+saved = Path("step")
+step = int(saved.read_text()) if saved.exists() else 0
+out = open(os.environ.get("TH_METRICS", "/dev/null"), "a", buffering=1)
+def save(*_):
+    saved.write_text(str(step))
+    out.write(json.dumps({"event": "checkpoint", "step": step}) + "\n")
+    sys.exit(1)
+signal.signal(signal.SIGTERM, save)
+print("from", step, flush=True)
+while step < 40:
+    time.sleep(0.1)
+    step += 1
+"""
+
+
+class QueueTest(ClusterTest):
+    def setUp(self):
+        self.cluster = Cluster()
+        policy = self.cluster.state / "given.yaml"
+        policy.write_text(POLICY)
+        spawn = self.cluster.spawn
+        self.cluster.spawn = lambda log, program, *args: spawn(
+            log, program, *args, *(["--policy", policy] if program == "th-controld" else []))
+        self.cluster.start()
+
+    def submit(self, name, gpus, **more):
+        return self.cluster.api("POST", "/api/v1/jobs", {
+            "name": name, "gpus": gpus, "command": ["python3", "-c", COUNTER], "duration_ns": 600 * 10**9, **more})["id"]
+
+    def test_a_higher_qos_preempts_and_the_job_goes_on_from_its_checkpoint(self):
+        c = self.cluster
+        low = self.submit("low", 8, account="lab")
+        wait_for("low runs", lambda: c.job(low)["state"] == "running", 30)
+        high = self.submit("high", 2, account="lab", qos="urgent", command=["sleep", "2"])
+        wait_for("low is preempted", lambda: c.job(low)["preemptions"] == 1, 20)
+        c.wait_job(high, seconds=40)
+        done = c.wait_job(low, seconds=60)
+        self.assertEqual(done["retries_used"], 0)
+        self.assertGreaterEqual(done["attempt"], 2)
+        self.assertRegex(c.log_tail(low), r"from [1-9]")
+        told = [m["what"] for m in c.api("GET", f"/api/v1/why/{low}")["timeline"]]
+        self.assertTrue(any("preempted" in t for t in told), told)
+
+    def test_quotas_budgets_reservations_and_sizes(self):
+        c = self.cluster
+        key = c.api("POST", "/api/v1/keys", {"name": "ada", "account": "course"})["key"]
+        want = {"name": "s", "gpus": 4, "series": "LOCAL", "duration_ns": 3600 * 10**9}
+        with self.assertRaises(Refused) as refused:
+            c.api("POST", "/api/v1/slices", want, key=key)
+        self.assertIn("account course, whose quota is 2", refused.exception.body)
+        with self.assertRaises(Refused) as refused:  # two hours of two GPUs at $0.10 are $0.40
+            c.api("POST", "/api/v1/slices", {**want, "gpus": 2, "duration_ns": 7200 * 10**9}, key=key)
+        self.assertIn("budget is $0.30", refused.exception.body)
+        with self.assertRaises(Refused) as refused:
+            c.api("POST", "/api/v1/jobs", {"name": "j", "gpus": 1, "command": ["true"], "account": "lab"}, key=key)
+        self.assertIn("not yours", refused.exception.body)
+
+        # Two hosts are kept: what is left is four of the eight GPUs.
+        c.th("reservation", "create", "psu", "--hosts", "r1h1,r1h2", "--for", "1h", "--maintenance", "--reason", "new PSU")
+        offer = c.api("POST", "/api/v1/offers", {**want, "gpus": 6})
+        self.assertGreater(offer["start_ns"], 0)
+        self.assertTrue(offer["sooner"])
+        waits = self.submit("waits", 6, account="lab")
+        wait_for("the reason", lambda: c.api("GET", f"/api/v1/why/{waits}")["reason"]["code"] == "reservation", 10)
+        c.th("reservation", "delete", "psu")
+        wait_for("it starts", lambda: c.job(waits)["state"] in ("starting", "running"), 30)
+        c.api("DELETE", f"/api/v1/jobs/{waits}")
+        c.wait_job(waits, ("cancelled",))
+
+        c.slice("grows", 2)
+        self.assertEqual(c.th_json("slice", "resize", "grows", "--gpus", 4)["gpus"], 4)
+        # Kill the controller in the middle: it goes on with what it had begun.
+        wait_for("all is free", lambda: c.api("POST", "/api/v1/slices/grows/resize", {"gpus": 8}), 1)
+        c.kill_controld()
+        c.start_controld()
+        wait_for("it has eight", lambda: c.api("GET", "/api/v1/slices/grows")["gpus"] == 8, 40)
+        job = c.submit("--slice", "grows", "--gpus", 8, "--name", "all", "--", "true")
+        c.wait_job(job)
+        shrunk = c.th_json("slice", "resize", "grows", "--gpus", 2)
+        self.assertEqual(shrunk["gpus"], 2)
+        wait_for("the others are gone", lambda: len(c.api("GET", "/api/v1/slices/grows")["nodes"]) == 1, 20)
+        accounts = {a["name"]: a for a in c.api("GET", "/api/v1/accounts")["items"]}
+        self.assertEqual(accounts["default"]["gpus"], 2)
+        self.assertGreater(accounts["default"]["cost_microusd"], 0)
+        self.assertIn("course", c.th("accounts").stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
