@@ -9,7 +9,7 @@ export PATH=$PATH:/usr/sbin
 result=$1
 dir=$(mktemp -d /tmp/th-slurm-XXXXXX)
 pids=()
-finish() { for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done; sleep 0.5; rm -rf "$dir"; }
+finish() { kill "${pids[@]}" 2> /dev/null || true; wait; rm -rf "$dir"; }
 trap finish EXIT
 chmod 755 "$dir"; mkdir -m 755 "$dir/munge" "$dir/state" "$dir/spool"
 head -c 1024 /dev/urandom > "$dir/munge.key"; chmod 600 "$dir/munge.key"

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -46,8 +47,11 @@ switches:
 constexpr double kSlurmPublishedPerS =
     71;  // 300 sbatch in 4.2 s, Slurm 22.05, measured on a machine of this kind
 
+pid_t controller_pid = 0;  // 0: none runs
+
 [[noreturn]] void give_up(const std::string& why) {
   fmt::print(stderr, "bench/submit: {}\n", why);
+  if (controller_pid > 0) ::kill(controller_pid, SIGKILL);
   std::exit(1);
 }
 
@@ -180,9 +184,10 @@ class Controller {
     fs::remove_all(dir_, ignored);
   }
   void boot() {
-    pid_ = start({(programs_ / "th-controld").string(), "--state", state().string(), "--fleet",
-                  (dir_ / "bench.yaml").string(), "--port", port_ == 0 ? "0" : std::to_string(port_)},
-                 dir_ / "log");
+    controller_pid =
+        start({(programs_ / "th-controld").string(), "--state", state().string(), "--fleet",
+               (dir_ / "bench.yaml").string(), "--port", port_ == 0 ? "0" : std::to_string(port_)},
+              dir_ / "log");
     for (int i = 0; i < 200; ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
       auto port = read_file(state() / "controld.port", 64);
@@ -193,8 +198,9 @@ class Controller {
     give_up("th-controld does not come up: " + read_file(dir_ / "log").value_or(""));
   }
   void halt(int signal) {
-    ::kill(pid_, signal);
-    ::waitpid(pid_, nullptr, 0);
+    ::kill(controller_pid, signal);
+    ::waitpid(controller_pid, nullptr, 0);
+    controller_pid = 0;
   }
   fs::path state() const { return dir_ / "state"; }
   fs::path dir() const { return dir_; }
@@ -212,7 +218,6 @@ class Controller {
 
  private:
   fs::path programs_, dir_;
-  pid_t pid_ = 0;
   uint16_t port_ = 0;
 };
 
