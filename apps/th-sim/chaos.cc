@@ -23,7 +23,7 @@ class Chaos final : public Command {
     flags.add("--steps", options_.steps, "events of the simulated world");
     flags.add("--steps-per-round", options_.steps_per_round,
               "after so many all faults end, everything is given back, and a new ledger begins");
-    flags.choice("--break", plant_, {"none", "double-lease", "half-gang", "lost-ack", "leak-vm"},
+    flags.choice("--break", plant_, {"none", "double-lease", "half-gang", "lost-ack", "leak-vm", "quota"},
                  "plant this bug, which has to be found");
     flags.add("--trace", options_.trace_file, "write every event and fault here, as text");
   }
@@ -54,6 +54,9 @@ class Chaos final : public Command {
                 {"leases", result.leases},
                 {"jobs", result.jobs},
                 {"vms", result.vms},
+                {"preemptions", result.preemptions},
+                {"resizes", result.resizes},
+                {"refused_by_limits", result.refused},
                 {"gpu_hours_paid", static_cast<double>(result.gpu_ns_paid) / static_cast<double>(kHour)},
                 {"microusd_paid", result.microusd_paid},
                 {"break", plant_},

@@ -93,6 +93,30 @@ TEST_F(QueueControlTest, AFirmSliceDoesNotLiveOnWhatOthersLend) {
   EXPECT_TRUE(hold("s", 4, "vision"));
 }
 
+TEST_F(QueueControlTest, AFirmSliceDoesNotLiveLaterOnWhatOthersLendEither) {
+  w->c->core.set_caller({"vision", "ada", "", "", "", false});
+  request::SliceSpec later{"later", 4, "LOCAL", kHour, 0, {}};
+  later.start_ns = w->env.unix_ns() + 30 * kMinute;
+  ASSERT_TRUE(w->c->slices.hold(later, w->c->jobs.reservations()));
+  w->c->core.set_caller({});
+  EXPECT_THAT(hold("long", 2, "vision").error().message, HasSubstr("ask for a spot slice"));
+  EXPECT_TRUE(hold("short", 4, "vision", 30 * kMinute)) << "gone when the other one starts";
+}
+
+TEST_F(QueueControlTest, WhatASliceGrowsByIsPaidInThePeriodInWhichItWasAcquired) {
+  w->policy =
+      reserve::parse_policy("accounts: [{name: course, budget: \"0.90\", budget_period: 1h}]", "p").value();
+  w->restart();
+  ASSERT_TRUE(hold("demo", 2, "course", 4 * kHour));  // 0.80 dollars
+  ASSERT_TRUE(w->c->slices.commit("demo"));
+  up();
+  w->pass(2 * kHour);
+  up();
+  ASSERT_EQ(w->slice("demo").state, SliceState::kReady);
+  EXPECT_THAT(resize(4).error().message, HasSubstr("budget")) << "2 GPUs for 2 hours: 0.40 more";
+  EXPECT_TRUE(hold("other", 4, "course", 2 * kHour)) << "0.80 of this period's";
+}
+
 TEST_F(QueueControlTest, APreemptedJobComesBackWithoutLosingATry) {
   const std::string low = submit("low", 8, "lab");
   ASSERT_EQ(w->job(low).state, JobState::kRunning);

@@ -47,10 +47,20 @@ reserve::Pending Slices::pending_of(const request::SliceSpec& spec) const {
 tl::expected<reserve::Plan, reserve::Refusal> Slices::decide(const reserve::Snapshot& reservations,
                                                              const reserve::Pending& pending) const {
   const int64_t now_ns = core_.now_ns();
-  const reserve::Accounts accounts = core_.tenants().accounts(core_.state(), now_ns);
+  // What a slice grows by is paid in the budget's period in which the slice was acquired.
+  const reserve::Accounts accounts(core_.policy(),
+                                   core_.tenants().standing(core_.state(), pending.who.submitted_ns),
+                                   core_.tenants().uses(now_ns));
   auto plan = reserve::decide_for(reservations, pending, accounts, core_.policy(), {}, true, now_ns);
-  if (!plan || pending.spot || !accounts.borrows(pending.who.account, plan->gpus, plan->start_ns))
-    return plan;
+  if (!plan || pending.spot) return plan;
+  auto borrows_at = [&](int64_t time_ns) {
+    return accounts.borrows(pending.who.account, plan->gpus, time_ns);
+  };
+  // What is promised for later counts from its start on.
+  const bool borrows_later = std::ranges::any_of(accounts.uses(), [&](const reserve::Use& use) {
+    return plan->start_ns < use.start_ns && use.start_ns < plan->end_ns && borrows_at(use.start_ns);
+  });
+  if (!borrows_later && !borrows_at(plan->start_ns)) return plan;
   reserve::Refusal refusal;
   refusal.reason = reserve::Reason::kQuota;
   refusal.text =
@@ -111,7 +121,7 @@ Status Slices::grow(const Slice& slice, int64_t gpus, const reserve::Snapshot& r
   more.request.name = slice.terms.name, more.request.gpus = gpus - slice.terms.gpus;
   more.request.series = slice.terms.series, more.request.duration_ns = slice.terms.end_ns - core_.now_ns();
   more.who.account = account_of(slice.owner), more.who.user = slice.owner.user,
-  more.who.qos = qos_of(slice.owner);
+  more.who.qos = qos_of(slice.owner), more.who.submitted_ns = slice.held_ns;
   more.spot = slice.owner.spot;
   auto plan = decide(reservations, more);
   if (!plan) return fail(plan.error().error());

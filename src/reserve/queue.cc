@@ -66,8 +66,11 @@ class Look {
 
   void end_early(const Running& running, int64_t end_ns) {
     Claim claim = running.claim;
+    end_ns = std::max(end_ns, input_.now_ns + 1);
+    // What has not begun has its window until it is given back, which takes no time.
+    if (claim.start_ns >= end_ns) return;
     work_ = work_.without_claim(claim);
-    claim.end_ns = std::min(claim.end_ns, std::max(end_ns, input_.now_ns + 1));
+    claim.end_ns = std::min(claim.end_ns, end_ns);
     if (auto next = work_.with_claim(claim)) work_ = *std::move(next);
     accounts_.end_early(claim.id, claim.end_ns);
   }

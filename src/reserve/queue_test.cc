@@ -203,6 +203,19 @@ TEST(Queue, PreemptsByQosTheLeastWorkLostFirst) {
   EXPECT_THAT(q.look().preemptions, IsEmpty()) << "normal preempts nothing here";
 }
 
+TEST(Queue, WhatIsGivenBackBeforeItBeganKeepsItsWindowUntilItIs) {
+  Queue q(1);
+  q.run("later", 2);
+  q.snapshot = q.snapshot.without_claim(q.running[0].claim);
+  q.running[0].claim.start_ns += kMinute, q.running[0].claim.end_ns += kMinute;
+  q.snapshot = q.snapshot.with_claim(q.running[0].claim).value();
+  q.running[0].ends_ns = q.now + kSecond;
+  q.pending = {ask("now", 2)};
+  EXPECT_THAT(q.started(), IsEmpty()) << "two would have the host from 1m on";
+  q.pending[0].request.duration_ns = kMinute;
+  EXPECT_THAT(q.started(), ElementsAre("now"));
+}
+
 TEST(Queue, AReservationIsForThoseItNames) {
   Queue q(2);
   Reservation r;

@@ -16,13 +16,13 @@ def run(*arguments, want=0):
 
 class Chaos(unittest.TestCase):
     def test_no_rule_is_broken_and_a_seed_gives_one_run(self):
-        first = run("chaos", "--steps", "20000", "--steps-per-round", "5000", "--seed", "3")
+        first = run("chaos", "--steps", "15000", "--steps-per-round", "5000", "--seed", "3")
         self.assertTrue(first["simulated"])
         self.assertEqual(first["violations"], 0)
-        self.assertGreaterEqual(first["steps"], 20000)
-        for what in ("faults", "crashes", "restarts", "acknowledged", "leases", "jobs"):
+        self.assertGreaterEqual(first["steps"], 15000)
+        for what in ("faults", "crashes", "restarts", "acknowledged", "leases", "jobs", "preemptions", "resizes", "refused_by_limits"):
             self.assertGreater(first[what], 0, what)
-        self.assertEqual(run("chaos", "--steps", "20000", "--steps-per-round", "5000", "--seed", "3"), first)
+        self.assertEqual(run("chaos", "--steps", "15000", "--steps-per-round", "5000", "--seed", "3"), first)
         other = run("chaos", "--steps", "5000", "--seed", "4")
         self.assertNotEqual(other["hash"], first["hash"])
 
@@ -44,6 +44,9 @@ class Chaos(unittest.TestCase):
 
     def test_a_vm_that_is_leaked_is_found(self):
         self.find("leak-vm", "no VM is leaked")
+
+    def test_a_quota_that_is_passed_is_found(self):
+        self.find("quota", "no quota or budget is passed")
 
     def test_a_finding_can_be_repeated(self):
         found = run("chaos", "--steps", "20000", "--steps-per-round", "5000", "--break", "half-gang", want=1)

@@ -32,10 +32,10 @@ Buyers::Buyers(Clock& clock, uint64_t seed, ControlPlane& plane, const fleet::Fl
       fleet_(fleet),
       options_(std::move(options)),
       violation_(std::move(on_violation)),
-      buyers_(static_cast<size_t>(options_.buyers)) {}
+      buyers_(options_.buyers.size()) {}
 
 void Buyers::start() {
-  for (int64_t buyer = 0; buyer < options_.buyers; ++buyer) next(buyer);
+  for (size_t buyer = 0; buyer < buyers_.size(); ++buyer) next(static_cast<int64_t>(buyer));
 }
 
 void Buyers::next(int64_t buyer) {
@@ -98,7 +98,8 @@ void Buyers::choose(int64_t index) {
     return act(index, drained ? "resume" : "drain", "POST",
                fmt::format("/api/v1/hosts/{}/{}", host, drained ? "resume" : "drain"), host);
   }
-  if (what < 84 && !buyer.slices.empty()) {
+  if (what < 90 && !buyer.slices.empty()) return resize(index, some(buyer.slices));
+  if (what < 93 && !buyer.slices.empty()) {
     const std::string id = some(buyer.slices);
     return act(index, "read", "GET", "/api/v1/slices/" + id, id, "");
   }
@@ -120,10 +121,18 @@ void Buyers::hold(int64_t buyer) {
                {"gpus", 1 + below(options_.max_gpus)},
                {"series", options_.series},
                {"duration_ns", (2 + below(40)) * kMinute + below(60) * kSecond}};
+  if (below(4) == 0) body["spot"] = true;
   if (below(5) == 0) body["start_ns"] = clock_.unix_ns() + below(20) * kMinute;
   const bool offer = below(4) == 0;
   act(buyer, offer ? "offer" : "hold", "POST", offer ? "/api/v1/offers" : "/api/v1/slices", "",
       dump_json(body));
+}
+
+void Buyers::resize(int64_t buyer, const std::string& slice) {
+  const int64_t gpus = 1 + below(options_.max_gpus), per_host = fleet_.host(0).gpus;
+  SlicePromise& promise = slices_.at(slice);
+  promise.sizes.insert((gpus + per_host - 1) / per_host * per_host), promise.resized = true;
+  act(buyer, "resize", "POST", "/api/v1/slices/" + slice + "/resize", slice, dump_json({{"gpus", gpus}}));
 }
 
 void Buyers::submit(int64_t buyer, const std::string& slice) {
@@ -132,6 +141,11 @@ void Buyers::submit(int64_t buyer, const std::string& slice) {
                {"retries", below(4)},
                {"command", rank_command(1'000 + below(300'000), below(10) != 0)}};
   if (!slice.empty()) body["slice"] = slice;
+  if (below(5) == 0) body["qos"] = "urgent";
+  const bool operators = options_.buyers[static_cast<size_t>(buyer)].empty();
+  if (operators && !options_.accounts.empty())
+    body["account"] =
+        options_.accounts[static_cast<size_t>(below(static_cast<int64_t>(options_.accounts.size())))];
   if (slice.empty() || below(3) == 0) body["duration_ns"] = (1 + below(10)) * kMinute;
   act(buyer, "submit", "POST", "/api/v1/jobs", "", dump_json(body));
 }
@@ -140,6 +154,7 @@ void Buyers::act(int64_t buyer, const std::string& kind, const std::string& meth
                  const std::string& subject, const std::string& body) {
   auto command = std::make_shared<Command>();
   command->number = commands_++, command->buyer = buyer, command->kind = kind;
+  command->account = options_.buyers[static_cast<size_t>(buyer)];
   command->method = method, command->path = path, command->body = body, command->subject = subject;
   command->key = fmt::format("key-{}", command->number);
   if (kind == "drain" || kind == "resume") draining_.insert(subject);
@@ -147,13 +162,17 @@ void Buyers::act(int64_t buyer, const std::string& kind, const std::string& meth
   send(command);
 }
 
-void Buyers::send(const std::shared_ptr<Command>& command) {
-  const int64_t attempt = ++command->tries;
+void Buyers::deliver(const std::shared_ptr<Command>& command) {
   http::Request request;
   request.method = command->method, request.path = command->path, request.body = command->body;
   request.headers = {{"Idempotency-Key", command->key}};
-  plane_.request(std::move(request),
+  plane_.request(std::move(request), command->account,
                  [this, command](int status, const std::string& body) { answered(command, status, body); });
+}
+
+void Buyers::send(const std::shared_ptr<Command>& command) {
+  const int64_t attempt = ++command->tries;
+  deliver(command);
   clock_.after(kGiveUpNs, [this, command, attempt] {
     if (!command->answered && command->tries == attempt) send(command);
   });
@@ -186,18 +205,14 @@ void Buyers::answered(const std::shared_ptr<Command>& command, int status, const
     learn(*command, body);
     if (changes && below(1000) < options_.repeats) repeat(command);
   }
+  const bool limited = body.find("quota") != std::string::npos || body.find("budget") != std::string::npos;
+  refused_ += status != 200 && limited;
   next(command->buyer);
 }
 
 /// A copy of the request that the network kept back, with the same key.
 void Buyers::repeat(const std::shared_ptr<Command>& command) {
-  clock_.after(below(60'000) * kMillisecond, [this, command] {
-    http::Request request;
-    request.method = command->method, request.path = command->path, request.body = command->body;
-    request.headers = {{"Idempotency-Key", command->key}};
-    plane_.request(std::move(request),
-                   [this, command](int status, const std::string& body) { answered(command, status, body); });
-  });
+  clock_.after(below(60'000) * kMillisecond, [this, command] { deliver(command); });
 }
 
 void Buyers::learn(const Command& command, const std::string& body) {
@@ -214,10 +229,14 @@ void Buyers::learn(const Command& command, const std::string& body) {
   }
   if (command.kind == "hold") {
     SlicePromise& promise = slices_[id];
-    promise.name = name, promise.state = "held", promise.gpus = (*json)["gpus"].get<int64_t>();
+    promise.name = name, promise.state = "held", promise.sizes = {(*json)["gpus"].get<int64_t>()};
     promise.start_ns = (*json)["start_ns"].get<int64_t>(), promise.end_ns = (*json)["end_ns"].get<int64_t>();
     promise.price_microusd = (*json)["offer"]["price_microusd"].get<int64_t>();
     buyer.held = id;
+  } else if (command.kind == "resize") {
+    std::set<int64_t>& sizes = slices_.at(command.subject).sizes;
+    sizes = {(*json)["gpus"].get<int64_t>()};
+    if (!(*json)["resizing_to_gpus"].is_null()) sizes.insert((*json)["resizing_to_gpus"].get<int64_t>());
   } else if (command.kind == "commit") {
     slices_[command.subject].state = "committed";
     buyer.slices.push_back(command.subject);
@@ -244,8 +263,9 @@ void Buyers::check(const ledger::State& state) {
       continue;
     }
     const ledger::SliceHeld& terms = found->second.terms;
-    if (terms.name != promise.name || terms.gpus != promise.gpus || terms.start_ns != promise.start_ns ||
-        terms.end_ns != promise.end_ns || terms.price_microusd != promise.price_microusd) {
+    if (terms.name != promise.name || !promise.sizes.count(terms.gpus) ||
+        terms.start_ns != promise.start_ns || terms.end_ns != promise.end_ns ||
+        (!promise.resized && terms.price_microusd != promise.price_microusd)) {
       lost(fmt::format("{} has other terms than were acknowledged", id));
     }
     const SliceState is = found->second.state;

@@ -14,7 +14,9 @@
 namespace th::sim {
 
 struct BuyerOptions {
-  int64_t buyers = 6, max_gpus = 8;
+  /// Of each buyer; "": the operator, who may name any of `accounts` for a job.
+  std::vector<std::string> buyers, accounts;
+  int64_t max_gpus = 8;
   int64_t think_ms = 8'000;  // mean time between the answer and the next command
   int64_t repeats = 50;      // chance in 1,000 that an answered command is sent once more
   std::string series = "LOCAL";
@@ -34,6 +36,8 @@ class Buyers {
   bool settled() const { return waiting_ == 0; }
   int64_t commands() const { return commands_; }
   int64_t acknowledged() const { return acknowledged_; }
+  /// Slices that a quota or a budget did not leave room for.
+  int64_t refused() const { return refused_; }
   uint64_t hash() const { return hash_; }
 
   /// Whether the state has everything that was acknowledged.
@@ -42,7 +46,7 @@ class Buyers {
  private:
   struct Command {
     int64_t number = 0, buyer = 0;
-    std::string kind, method, path, body, key;
+    std::string account, kind, method, path, body, key;
     std::string subject;  // of release, commit, cancel: the id; of drain and resume: the host
     int64_t tries = 0;
     bool answered = false;
@@ -51,7 +55,9 @@ class Buyers {
   /// What was acknowledged. A later promise about the same thing replaces an earlier one.
   struct SlicePromise {
     std::string name, state;  // held | committed | released
-    int64_t gpus = 0, start_ns = 0, end_ns = 0, price_microusd = 0;
+    int64_t start_ns = 0, end_ns = 0, price_microusd = 0;
+    std::set<int64_t> sizes;  // GPUs: one, or several while it is being resized
+    bool resized = false;
   };
   struct JobPromise {
     std::string name;
@@ -69,6 +75,8 @@ class Buyers {
   void submit(int64_t buyer, const std::string& slice);
   void act(int64_t buyer, const std::string& kind, const std::string& method, const std::string& path,
            const std::string& subject, const std::string& body = "{}");
+  void resize(int64_t buyer, const std::string& slice);
+  void deliver(const std::shared_ptr<Command>& command);
   void send(const std::shared_ptr<Command>& command);
   void answered(const std::shared_ptr<Command>& command, int status, const std::string& body);
   void learn(const Command& command, const std::string& body);
@@ -87,7 +95,7 @@ class Buyers {
   std::map<std::string, bool> drained_;       // host → as the operator's last answered command left it
   std::set<std::string> draining_;            // hosts with a command under way
   std::map<std::string, std::string> names_;  // name that a command chose → id that answered
-  int64_t commands_ = 0, acknowledged_ = 0, waiting_ = 0;
+  int64_t commands_ = 0, acknowledged_ = 0, refused_ = 0, waiting_ = 0;
   uint64_t hash_ = 0;
   bool winding_down_ = false;
 };

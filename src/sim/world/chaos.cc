@@ -15,7 +15,7 @@
 namespace th::sim {
 namespace {
 
-constexpr const char* kPlants[] = {"", "double-lease", "half-gang", "lost-ack", "leak-vm"};
+constexpr const char* kPlants[] = {"", "double-lease", "half-gang", "lost-ack", "leak-vm", "quota"};
 
 Status check(const ChaosOptions& options) {
   if (options.steps < 1 || options.steps > 1'000'000'000) {
@@ -26,7 +26,7 @@ Status check(const ChaosOptions& options) {
   for (const char* plant : kPlants) {
     if (options.plant == plant) return {};
   }
-  return fail(Code::kInvalidArgument, "break: want double-lease, half-gang, lost-ack or leak-vm");
+  return fail(Code::kInvalidArgument, "break: want double-lease, half-gang, lost-ack, leak-vm or quota");
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ namespace {
 constexpr int kWorkers = 4;  // as the daemon
 constexpr int64_t kTickNs = kSecond;
 constexpr const char* kAdminKey = "admin-key";
+std::string key_of(const std::string& account) { return account.empty() ? kAdminKey : "key-of-" + account; }
 /// Only names in events follow from it; nothing is written there.
 constexpr const char* kStateDir = "/nonexistent/simulated";
 
@@ -65,12 +66,15 @@ class ControlPlane::Disk final : public ledger::Store {
 };
 
 ControlPlane::ControlPlane(Clock& clock, uint64_t seed, std::shared_ptr<const fleet::Fleet> fleet,
-                           SimCloud& cloud, const std::filesystem::path& scratch_dir, ControlPlaneHooks hooks)
+                           SimCloud& cloud, const std::filesystem::path& scratch_dir,
+                           const std::string& policy_yaml, ControlPlaneHooks hooks)
     : clock_(clock),
       prng_(seed),
       fleet_(std::move(fleet)),
       cloud_(cloud),
       registry_(*registry::Registry::open(scratch_dir / "models")),
+      policy_(*reserve::parse_policy(policy_yaml, "policy.yaml")),
+      policy_sha256_(sha256_hex(policy_yaml)),
       hooks_(std::move(hooks)) {}
 
 ControlPlane::~ControlPlane() { calls_.clear(); }
@@ -115,7 +119,8 @@ Status ControlPlane::open() {
   api_ = std::make_unique<control::Api>(*loop_, sha256_hex("gateway-token"));
   control::CoreParts parts{
       clock_,     *ledger_,  fleet_,    cloud_,
-      *launcher_, registry_, kStateDir, [this](control::Work w) { offload(std::move(w)); }};
+      *launcher_, registry_, kStateDir, [this](control::Work w) { offload(std::move(w)); },
+      {},         policy_};
   TH_TRY(controller_, control::Controller::start(std::move(parts)));
   api_->attach(*controller_);
   controller_->on_committed = [this, publish = controller_->on_committed](const ledger::Entry& entry) {
@@ -124,11 +129,20 @@ Status ControlPlane::open() {
     hooks_.on_entry(entry);
   };
   router_ = api_->router();
-  if (state().keys.empty()) {
-    controller_->core.stage(ledger::KeyAdded{"key-1", "admin", sha256_hex(kAdminKey), "admin"});
-    TH_RETURN_IF_ERROR(controller_->core.commit());
+  return state().keys.empty() ? found() : Status();
+}
+
+/// A new ledger: the operator's key, and one of each account.
+Status ControlPlane::found() {
+  control::Core& core = controller_->core;
+  core.stage(ledger::PolicyLoaded{policy_sha256_, policy_.half_life_ns});
+  core.stage(ledger::KeyAdded{"key-1", "admin", sha256_hex(kAdminKey), "admin"});
+  for (const reserve::AccountSpec& account : policy_.accounts) {
+    const std::string id = fmt::format("key-{}", state().next_key);
+    core.stage(ledger::KeyAdded{id, account.name, sha256_hex(key_of(account.name)), "user"});
+    core.stage(ledger::KeyOwned{id, account.name});
   }
-  return {};
+  return core.commit();
 }
 
 void ControlPlane::die() {
@@ -217,9 +231,9 @@ void ControlPlane::answered(int64_t call) {
                });
 }
 
-void ControlPlane::request(http::Request request, OnAnswer on_answer) {
+void ControlPlane::request(http::Request request, const std::string& account, OnAnswer on_answer) {
   if (!up()) return;  // nobody listens: the caller's time runs out
-  request.headers.push_back({"Authorization", std::string("Bearer ") + kAdminKey});
+  request.headers.push_back({"Authorization", "Bearer " + key_of(account)});
   router_->route(std::move(request), responder(std::move(on_answer)));
   wake();
 }

@@ -36,9 +36,10 @@ class ControlPlane final : public ControlLink {
  public:
   using OnAnswer = std::function<void(int status, const std::string& body)>;
 
-  /// `scratch_dir` holds the empty model registry. Call start().
+  /// `scratch_dir` holds the empty model registry; `policy_yaml` is what the operator set. Call start().
   ControlPlane(Clock& clock, uint64_t seed, std::shared_ptr<const fleet::Fleet> fleet, SimCloud& cloud,
-               const std::filesystem::path& scratch_dir, ControlPlaneHooks hooks);
+               const std::filesystem::path& scratch_dir, const std::string& policy_yaml,
+               ControlPlaneHooks hooks);
   ~ControlPlane() override;
 
   void start();
@@ -48,8 +49,9 @@ class ControlPlane final : public ControlLink {
   int64_t starts() const { return starts_; }
   int64_t deaths() const { return deaths_; }
 
-  /// A request over the network. `on_answer` is called once, or never: it was lost with the control plane.
-  void request(http::Request request, OnAnswer on_answer);
+  /// A request over the network by somebody of that account; "": the operator. `on_answer` is called once, or
+  /// never: it was lost with the control plane.
+  void request(http::Request request, const std::string& account, OnAnswer on_answer);
   void sync(const std::string& vm, const std::string& token, const node::SyncRequest& request,
             int64_t wait_ns, OnReply on_reply) override;
 
@@ -61,6 +63,7 @@ class ControlPlane final : public ControlLink {
   class Sink;
   class Disk;
   Status open();
+  Status found();
   void pump();
   void wake();
   void tick();
@@ -78,6 +81,8 @@ class ControlPlane final : public ControlLink {
   std::shared_ptr<const fleet::Fleet> fleet_;
   SimCloud& cloud_;
   registry::Registry registry_;
+  reserve::QueuePolicy policy_;
+  std::string policy_sha256_;
   ControlPlaneHooks hooks_;
 
   // Of one life; gone with it.

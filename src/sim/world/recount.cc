@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 namespace th::sim {
@@ -13,8 +14,8 @@ int64_t recounted_microusd(int64_t gpu_ns, int64_t microusd_per_gpu_hour) {
   return static_cast<int64_t>((Wide{gpu_ns} * microusd_per_gpu_hour * 2 + kHour) / (kHour * 2));
 }
 
-Recount::Recount(const fleet::Fleet& fleet, OnViolation on_violation)
-    : fleet_(fleet), violation_(std::move(on_violation)) {}
+Recount::Recount(const fleet::Fleet& fleet, TenantRules rules, OnViolation on_violation)
+    : fleet_(fleet), books_(std::move(rules)), violation_(std::move(on_violation)) {}
 
 void Recount::take(const ledger::Entry& entry) {
   if (entry.time_ns < now_ns_) violation_(kBroken, fmt::format("event {} is older than its past", entry.seq));
@@ -26,6 +27,7 @@ void Recount::on(const ledger::SliceHeld& e) {
   Lease& lease = leases_[e.slice];
   lease.name = e.name, lease.series = e.series, lease.start_ns = e.start_ns, lease.end_ns = e.end_ns;
   lease.expires_ns = e.hold_expires_ns, lease.rate = e.microusd_per_gpu_hour;
+  lease.gpus = e.gpus, lease.microusd = e.price_microusd, lease.implicit = e.implicit;
   int64_t gpus = 0;
   for (const ledger::Share& share : e.hosts) {
     if (!lease.hosts.emplace(share.host, share.gpus).second) {
@@ -45,6 +47,31 @@ void Recount::on(const ledger::SliceHeld& e) {
     check_window(e.slice, host, e.start_ns);
     check_rack(host, e.start_ns);
   }
+}
+
+void Recount::on(const ledger::SliceOwned& e) {
+  Lease& lease = leases_.at(e.slice);
+  const bool firm = !e.spot && !lease.implicit;  // a job goes back to the queue, what is spot is given back
+  lease.share = {e.account, e.qos, firm, lease.gpus, lease.start_ns, lease.end_ns, now_ns_, lease.microusd};
+  check_account(e.slice);
+}
+
+void Recount::check_account(const std::string& slice) {
+  for (const std::string& what : books_.put(slice, leases_.at(slice).share, now_ns_))
+    violation_(kQuota, fmt::format("with {} {}", slice, what));
+}
+
+/// From now to its end it has so many GPUs, at its own rate.
+void Recount::resize(const std::string& slice, int64_t gpus, int64_t microusd) {
+  Lease& lease = leases_.at(slice);
+  const int64_t more = recounted_microusd(std::abs(gpus - lease.gpus) * (lease.end_ns - now_ns_), lease.rate);
+  const int64_t price = lease.microusd + (gpus < lease.gpus ? -more : more);
+  if (price != microusd) {
+    violation_(kMoney, fmt::format("{} with {} GPUs is offered for {} micro-dollars and comes to {}", slice,
+                                   gpus, microusd, price));
+  }
+  lease.share.gpus = gpus, lease.share.microusd = microusd;
+  check_account(slice);
 }
 
 void Recount::check_window(const std::string& slice, const std::string& host, int64_t from_ns) {
@@ -136,6 +163,7 @@ void Recount::on(const ledger::SliceResizing& e) {
       violation_(kDoubleLease, fmt::format("{} has {} already", e.slice, share.host));
     lease.adding[share.host] = share.gpus;
   }
+  resize(e.slice, e.gpus, e.price_microusd);
   for (const auto& [host, gpus] : lease.adding) {
     check_window(e.slice, host, now_ns_);
     check_rack(host, now_ns_);
@@ -145,6 +173,11 @@ void Recount::on(const ledger::SliceResizing& e) {
 /// All of what was added or nothing, and every node of it is there.
 void Recount::on(const ledger::SliceResized& e) {
   Lease& lease = leases_.at(e.slice);
+  const bool has_grown = !lease.adding.empty();
+  if (!has_grown) resize(e.slice, e.gpus, e.price_microusd);
+  if (has_grown && (lease.share.gpus != e.gpus || lease.share.microusd != e.price_microusd))
+    violation_(kMoney, fmt::format("{} has other terms than it was to grow to", e.slice));
+  lease.gpus = e.gpus, lease.microusd = e.price_microusd;
   for (const auto& [host, gpus] : std::exchange(lease.adding, {})) {
     lease.hosts[host] = gpus;
     if (ready_gpus(e.slice, host) != gpus) {
@@ -159,10 +192,23 @@ void Recount::on(const ledger::SliceResized& e) {
   if (lease.phase == Lease::kReady) pay(lease, ready);
 }
 
+void Recount::on(const ledger::SliceResizeFailed& e) {
+  Lease& lease = leases_.at(e.slice);
+  lease.adding.clear();
+  lease.share.gpus = lease.gpus, lease.share.microusd = lease.microusd;
+  check_account(e.slice);
+}
+
 void Recount::on(const ledger::SliceReleasing& e) {
   Lease& lease = leases_.at(e.slice);
   if (lease.phase == Lease::kReady) pay(lease, 0);
   lease.phase = Lease::kReleasing;
+  lease.adding.clear();  // no VM gets there before the one that was asked for is gone
+  // From here it is there until it is gone, as one that is overdue; before its start it is gone at once.
+  if (lease.start_ns < now_ns_) lease.end_ns = std::min(lease.end_ns, now_ns_);
+  lease.share.gpus = lease.gpus, lease.share.microusd = lease.microusd;
+  lease.share.end_ns = lease.end_ns;
+  check_account(e.slice);
 }
 
 void Recount::on(const ledger::SliceReleased& e) {
@@ -175,8 +221,10 @@ void Recount::on(const ledger::SliceReleased& e) {
 }
 
 void Recount::end(const std::string& slice) {
-  leases_.at(slice).phase = Lease::kGone;
+  Lease& lease = leases_.at(slice);
+  lease.phase = Lease::kGone;
   live_.erase(slice);
+  books_.end(slice, recounted_microusd(gpu_ns_at(lease, now_ns_), lease.rate));
 }
 
 int64_t Recount::gpu_ns_at(const Lease& lease, int64_t now_ns) const {

@@ -10,6 +10,7 @@
 
 #include "fleet/fleet.h"
 #include "ledger/event.h"
+#include "sim/world/account_books.h"
 
 namespace th::sim {
 
@@ -18,6 +19,7 @@ inline constexpr const char* kDoubleLease = "no GPU is leased twice";
 inline constexpr const char* kHalfGang = "no gang is half placed";
 inline constexpr const char* kLeakedVm = "no VM is leaked";
 inline constexpr const char* kPower = "no power budget is passed";
+inline constexpr const char* kQuota = "no quota or budget is passed";
 inline constexpr const char* kMoney = "every cent is accounted";
 inline constexpr const char* kLostAck = "every acknowledged command is kept";
 inline constexpr const char* kUnsettled = "every request is settled once faults stop";
@@ -27,13 +29,16 @@ using OnViolation = std::function<void(const char* rule, const std::string& what
 
 class Recount {
  public:
-  Recount(const fleet::Fleet& fleet, OnViolation on_violation);
+  Recount(const fleet::Fleet& fleet, TenantRules rules, OnViolation on_violation);
 
   /// Each durable event once, in order.
   void take(const ledger::Entry& entry);
 
   struct Lease {
     std::string name, series;
+    Share share;                     // as its account, with what it grows to; set when its owner is told
+    int64_t gpus = 0, microusd = 0;  // without
+    bool implicit = false;
     std::map<std::string, int64_t> hosts, adding;  // → GPUs; adding: kept for it while it grows
     int64_t start_ns = 0, end_ns = 0, expires_ns = 0, rate = 0;
     enum { kHeld, kCommitted, kReady, kReleasing, kGone } phase = kHeld;
@@ -61,6 +66,7 @@ class Recount {
   };
 
   void on(const ledger::SliceHeld& e);
+  void on(const ledger::SliceOwned& e);
   void on(const ledger::SliceHostReplaced& e);
   void on(const ledger::SliceCommitted& e);
   void on(const ledger::SliceExpired& e) { end(e.slice); }
@@ -70,7 +76,7 @@ class Recount {
   void on(const ledger::SliceFailed& e) { end(e.slice); }
   void on(const ledger::SliceResizing& e);
   void on(const ledger::SliceResized& e);
-  void on(const ledger::SliceResizeFailed& e) { leases_.at(e.slice).adding.clear(); }
+  void on(const ledger::SliceResizeFailed& e);
   void on(const ledger::VmRequested& e);
   void on(const ledger::NodeValidated& e) { move(e.vm, Vm::kReady); }
   void on(const ledger::NodeDown& e) { move(e.vm, Vm::kDown); }
@@ -83,11 +89,14 @@ class Recount {
   void check_window(const std::string& slice, const std::string& host, int64_t from_ns);
   void check_rack(const std::string& host, int64_t from_ns);
   void end(const std::string& slice);
+  void resize(const std::string& slice, int64_t gpus, int64_t microusd);
+  void check_account(const std::string& slice);
   void pay(Lease& lease, int64_t gpus);
   int64_t ready_gpus(const std::string& slice, const std::string& host) const;
   void move(const std::string& vm, decltype(Vm::phase) phase);
 
   const fleet::Fleet& fleet_;
+  AccountBooks books_;
   OnViolation violation_;
   int64_t now_ns_ = 0;
   std::map<std::string, Lease> leases_;  // by slice id

@@ -27,6 +27,14 @@ std::shared_ptr<const fleet::Fleet> small_fleet() {
   return std::make_shared<const fleet::Fleet>(*fleet::generate_fleet(options));
 }
 
+/// The operator and one of most accounts; the operator submits for all.
+BuyerOptions buyer_options(const TenantRules& tenants) {
+  BuyerOptions options;
+  options.buyers = {"", "vision", "speech", "course", "north", "lab"};
+  for (const AccountRule& rule : tenants.accounts) options.accounts.push_back(rule.name);
+  return options;
+}
+
 class Round {
  public:
   Round(const RoundOptions& options, ChaosResult& result);
@@ -67,6 +75,7 @@ class Round {
   std::optional<ControlPlane> plane_;
   std::optional<SimNodes> nodes_;
   std::optional<Buyers> buyers_;
+  const TenantRules tenants_ = chaos_tenants();
   Recount recount_;
 };
 
@@ -78,12 +87,14 @@ Round::Round(const RoundOptions& options, ChaosResult& result)
       clock_(prng_.next(), kStartNs),
       cloud_(clock_, prng_.next(), fleet_),
       disk_(prng_.next()),
-      recount_(*fleet_, [this](const char* rule, const std::string& what) { violation(rule, what); }) {
+      recount_(*fleet_, tenants_,
+               [this](const char* rule, const std::string& what) { violation(rule, what); }) {
   auto found = [this](const char* rule, const std::string& what) { violation(rule, what); };
-  plane_.emplace(clock_, prng_.next(), fleet_, cloud_, options.scratch_dir, hooks());
+  const std::string policy = policy_yaml(options.plant == "quota" ? misread(tenants_) : tenants_);
+  plane_.emplace(clock_, prng_.next(), fleet_, cloud_, options.scratch_dir, policy, hooks());
   nodes_.emplace(clock_, prng_.next(), cloud_, *plane_);
   nodes_->on_conflict = [this](const std::string& what) { violation(kDoubleLease, what); };
-  buyers_.emplace(clock_, prng_.next(), *plane_, *fleet_, BuyerOptions{}, found);
+  buyers_.emplace(clock_, prng_.next(), *plane_, *fleet_, buyer_options(tenants_), found);
   draw_faults();
   result_.fleet_gpus = 0;
   for (const fleet::Host& host : fleet_->hosts()) result_.fleet_gpus += host.gpus;
@@ -158,6 +169,8 @@ void Round::take(const ledger::Entry& entry) {
     }
   }
   result_.jobs += std::holds_alternative<ledger::JobSubmitted>(entry.event);
+  result_.preemptions += std::holds_alternative<ledger::JobPreempted>(entry.event);
+  result_.resizes += std::holds_alternative<ledger::SliceResized>(entry.event);
   result_.vms += std::holds_alternative<ledger::VmRequested>(entry.event);
   try {
     recount_.take(entry);
@@ -279,6 +292,7 @@ void Round::run() {
   result_.faults += num_faults_ + cloud_.misbehaved();
   result_.crashes += plane_->deaths(), result_.restarts += plane_->starts() - 1;
   result_.commands += buyers_->commands(), result_.acknowledged += buyers_->acknowledged();
+  result_.refused += buyers_->refused();
   result_.leases += recount_.num_leases();
   result_.virtual_ns += clock_.unix_ns() - kStartNs;
 }

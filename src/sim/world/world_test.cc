@@ -100,7 +100,7 @@ class RecountTest : public ::testing::Test {
   }
   std::shared_ptr<const fleet::Fleet> fleet = four_hosts();
   std::vector<std::string> rules;
-  Recount recount{*fleet, [this](const char* rule, const std::string&) { rules.push_back(rule); }};
+  Recount recount{*fleet, {}, [this](const char* rule, const std::string&) { rules.push_back(rule); }};
 
  private:
   int64_t seq_ = 0;
@@ -149,11 +149,77 @@ TEST_F(RecountTest, MoneyIsReadyGpusByTimeUpToTheEnd) {
   EXPECT_EQ(rules, Rules());
 }
 
+/// One account of 4 GPUs and a dollar an hour; below the root two that lend to each other, of 2 and 4.
+class AccountBooksTest : public ::testing::Test {
+ protected:
+  std::vector<std::string> put(const std::string& id, const std::string& account, int64_t gpus,
+                               int64_t start_min, int64_t end_min, bool firm = true, int64_t microusd = 0,
+                               int64_t now_min = 0) {
+    return books.put(
+        id,
+        {account, "normal", firm, gpus, start_min * kMinute, end_min * kMinute, now_min * kMinute, microusd},
+        now_min * kMinute);
+  }
+  AccountBooks books{{{{"course", "", 4, false, 1'000'000, 60},
+                       {"city", "", {}, false, {}, 0},
+                       {"north", "city", 2, true, {}, 0},
+                       {"south", "city", 4, true, {}, 0}},
+                      {{"normal", 500, "", 6, 0, 5}}}};
+};
+
+TEST_F(AccountBooksTest, AQuotaHoldsAtEveryMomentAndForOverdueLeases) {
+  EXPECT_TRUE(put("a", "course", 2, 0, 10).empty());
+  EXPECT_TRUE(put("b", "course", 2, 5, 15).empty());
+  EXPECT_TRUE(put("c", "course", 2, 10, 20).empty());
+  EXPECT_EQ(put("d", "course", 2, 0, 6).size(), 1u) << "6 in the sixth minute";
+  books.end("d", 0);
+  EXPECT_EQ(put("e", "course", 4, 20, 30, true, 0, 20).size(), 2u)
+      << "a, b and c are still there: over the QOS as well";
+  books.end("c", 0), books.end("b", 0), books.end("a", 0);
+  EXPECT_TRUE(put("e", "course", 4, 20, 30, true, 0, 20).empty());
+}
+
+TEST_F(AccountBooksTest, WhatIsBorrowedIsWhatSiblingsHaveAndNobodysForGood) {
+  EXPECT_TRUE(put("a", "north", 5, 0, 10, false).empty());
+  EXPECT_TRUE(put("b", "south", 1, 0, 10).empty());
+  EXPECT_EQ(put("c", "south", 1, 0, 10).size(), 1u) << "7 of 6 together";
+  books.end("c", 0), books.end("a", 0);
+  EXPECT_EQ(put("d", "north", 3, 0, 10).size(), 1u) << "3 of 2 for good";
+  EXPECT_EQ(put("e", "south", 7, 20, 30, false).size(), 2u) << "over the QOS as well";
+}
+
+TEST_F(AccountBooksTest, ABudgetIsFullPricesOfWhatLivesAndCostsOfWhatEnded) {
+  EXPECT_TRUE(put("a", "course", 1, 0, 10, true, 700'000).empty());
+  EXPECT_EQ(put("b", "course", 1, 0, 10, true, 300'001).size(), 1u);
+  books.end("b", 0), books.end("a", 400'000);
+  EXPECT_TRUE(put("c", "course", 1, 20, 30, true, 600'000, 20).empty());
+  EXPECT_TRUE(put("d", "course", 1, 60, 90, true, 1'000'000, 60).empty()) << "the next hour";
+  EXPECT_EQ(books.committed("course", 59 * kMinute), 1'000'000);
+  EXPECT_EQ(put("c", "course", 2, 20, 90, true, 600'001, 60).size(), 1u) << "grown, in its own period";
+}
+
+TEST_F(RecountTest, GrowingCountsAtOnceAndNotAnyMoreWhenItFailed) {
+  const TenantRules tenants = {{{"course", "", 2, false, {}, 0}}, {}};
+  Recount of(*fleet, tenants, [this](const char* rule, const std::string&) { rules.push_back(rule); });
+  int64_t seq = 0;
+  auto next = [&](ledger::Event event) { of.take({++seq, 0, std::move(event)}); };
+  next(held("slice-1", {"l0r0h0"}));
+  next(ledger::SliceOwned{"slice-1", "course", "ada", "normal", "", false});
+  EXPECT_EQ(rules, Rules());
+  next(ledger::SliceResizing{"slice-1", 4, 400'000, {{"l0r0h1", "l0r0", "l0", 2}}});
+  EXPECT_EQ(rules, Rules{kQuota});
+  next(ledger::SliceResizeFailed{"slice-1", "no node"});
+  EXPECT_EQ(rules, Rules{kQuota});
+  next(ledger::SliceResizing{"slice-1", 4, 399'999, {{"l0r0h1", "l0r0", "l0", 2}}});
+  EXPECT_EQ(rules, (Rules{kQuota, kMoney, kQuota}));
+}
+
 TEST(Chaos, PlantedBugsAreFoundAndTheirAbsenceIsToo) {
   ChaosOptions options;
   options.steps = 6'000, options.steps_per_round = 3'000, options.max_violations = 1;
   EXPECT_EQ(run_chaos(options)->violations.size(), 0u);
-  for (const auto& [plant, rule] : {std::pair("double-lease", kDoubleLease), {"half-gang", kHalfGang}}) {
+  for (const auto& [plant, rule] :
+       {std::pair("double-lease", kDoubleLease), {"half-gang", kHalfGang}, {"quota", kQuota}}) {
     options.plant = plant;
     for (options.seed = 1; options.seed <= 3; ++options.seed) {
       const auto result = run_chaos(options);
