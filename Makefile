@@ -7,7 +7,7 @@
 .PHONY: demo test build all-targets install fuzz asan tsan format clean
 .DEFAULT_GOAL := build
 
-PROGRAMS := th th-controld th-gateway th-node th-train th-serve th-sim
+PROGRAMS := th th-controld th-gateway th-node th-train th-serve th-sim bench-submit
 JOBS := $(shell nproc)
 
 install:

@@ -284,7 +284,11 @@ int main(int argc, char** argv) {
   if (run({"/bin/bash", TH_SOURCE_DIR "/bench/submit/slurm.sh", slurm.string()},
           controller.dir() / "slurm.log") == 0) {
     if (auto text = read_file(slurm)) {
-      if (auto measured = parse_json(*text, "slurm.json")) result["slurm"] = *measured;
+      if (auto measured = parse_json(*text, "slurm.json")) {
+        result["slurm"] = *measured;
+        result["ratio_to_sbatch"] = static_cast<double>(load.answered) / load.seconds /
+                                    get_double(*measured, "sbatch_per_s", 1).value_or(1);
+      }
     }
   } else {
     result["slurm"] = "not run: " + read_file(controller.dir() / "slurm.log").value_or("slurm.sh failed");

@@ -10,7 +10,7 @@ namespace th::fleet {
 namespace {
 
 std::string desk() {
-  auto text = read_file(std::string(TH_SOURCE_DIR) + "/recipes/fleet/desk.yaml");
+  auto text = read_file(TH_SOURCE_DIR "/recipes/fleet/desk.yaml");
   EXPECT_TRUE(text.has_value());
   return text.value_or("");
 }

@@ -62,7 +62,7 @@ struct QueuePolicy {
   Weights weights;
   int64_t half_life_ns = 7 * kDay;  // of usage in the fair share
   Backfill backfill = Backfill::kConservative;
-  int64_t depth = 1000;                 // requests that are planned in one look at the queue, highest first
+  int64_t depth = 100;                  // requests that are planned in one look at the queue, highest first
   int64_t hold_ns = 60 * kSecond;       // a slice that is not committed in this time expires
   int64_t spot_discount_ppm = 600'000;  // off the list price for a slice that may be preempted
 

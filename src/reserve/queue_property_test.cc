@@ -184,6 +184,7 @@ TEST(QueueProperty, ConservativeBackfillDelaysNobodyAndEasyNotTheHead) {
     for (AccountSpec& account : world.policy.accounts) account.borrow = false;
     for (Running& r : world.running) r.ends_ns.reset();
     const QueuePlan plan = world.look();
+    RC_PRE(plan.preemptions.empty());  // what was lent before is reclaimed, by intention too
     // The plan of the first k alone: what follows them must not have changed it.
     const std::vector<Pending> all = world.pending;
     bool had_head = false;
