@@ -120,7 +120,7 @@ class Demo {
     TH_RETURN_IF_ERROR(step(
         1, "A controller and a gateway on a fleet of 2 racks, 4 hosts, 8 accelerators (shares of this CPU)",
         "th up --fleet " + fleet.string()));
-    TH_TRY(up_, bring_up(context_, {.fleet = fleet, .port = 0, .gateway_port = 0}));
+    TH_TRY(up_, bring_up(context_, {.fleet = fleet, .policy = "", .port = 0, .gateway_port = 0}));
     TH_RETURN_IF_ERROR(step(2, "A slice: offered, held, leased, its nodes validated",
                             "th slice create demo --gpus 4 --series LOCAL --for 1h"));
     TH_TRY(Json slice,
