@@ -207,7 +207,7 @@ void Recount::on(const ledger::SliceReleasing& e) {
   // From here it is there until it is gone, as one that is overdue; before its start it is gone at once.
   if (lease.start_ns < now_ns_) lease.end_ns = std::min(lease.end_ns, now_ns_);
   lease.share.gpus = lease.gpus, lease.share.microusd = lease.microusd;
-  lease.share.end_ns = lease.end_ns;
+  lease.share.end_ns = std::min(lease.share.end_ns, lease.end_ns);
   check_account(e.slice);
 }
 
@@ -265,6 +265,16 @@ void Recount::move(const std::string& name, decltype(Vm::phase) phase) {
   if (change != 0 && lease.phase == Lease::kReady && lease.hosts.count(vm.host))
     pay(lease, lease.paying_gpus + change);
   if (phase == Vm::kDeleted) on_host_[vm.host].erase(name);
+}
+
+/// A slice of its own is gone by the end of the notice, or overdue from then on.
+void Recount::on(const ledger::JobPreempted& e) {
+  for (const std::string& id : live_) {
+    Lease& lease = leases_.at(id);
+    if (!lease.implicit || lease.name != e.job) continue;
+    lease.share.end_ns = std::min(lease.share.end_ns, e.deadline_ns);
+    check_account(id);
+  }
 }
 
 void Recount::on(const ledger::AttemptStarted& e) {

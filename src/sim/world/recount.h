@@ -83,6 +83,7 @@ class Recount {
   void on(const ledger::VmDeleted& e) { move(e.vm, Vm::kDeleted); }
   void on(const ledger::JobSubmitted& e) { jobs_[e.job] = {e.slice, e.gpus, 0}; }
   void on(const ledger::AttemptStarted& e);
+  void on(const ledger::JobPreempted& e);
   template <class Other>
   void on(const Other&) {}
 
