@@ -1,8 +1,10 @@
 // th-train run RECIPE | check RECIPE | check-gradients
 
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <cstdlib>
 #include <string_view>
 
@@ -17,6 +19,8 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kBadInput = 2;
 
+std::atomic<bool> told_to_stop{false};  // by SIGTERM: a preemption, a smaller slice, a cancelled job
+
 int report(const Error& error) {
   fmt::print(stderr, "th-train: {}\n", error.message);
   return error.code == Code::kInvalidArgument || error.code == Code::kNotFound ? kBadInput : kFailed;
@@ -27,8 +31,14 @@ Status run(const std::string& file) {
   TH_TRY(collective::Rendezvous rendezvous, collective::rendezvous_from_env());
   TH_TRY(collective::Group group, collective::connect_shm(rendezvous, {}));
   const char* metrics = std::getenv("TH_METRICS");
+  struct sigaction on_term = {};
+  on_term.sa_handler = [](int) { told_to_stop = true; };
+  on_term.sa_flags = SA_RESTART;
+  sigaction(SIGTERM, &on_term, nullptr);
   TH_TRY(auto result,
-         train::train(recipe, group, {.job_folder = ".", .metrics_file = metrics == nullptr ? "" : metrics}));
+         train::train(
+             recipe, group,
+             {.job_folder = ".", .metrics_file = metrics == nullptr ? "" : metrics, .stop = &told_to_stop}));
   (void)result;
   return {};
 }

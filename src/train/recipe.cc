@@ -95,9 +95,15 @@ Status read_train(const Config& train, Recipe& recipe) {
 }  // namespace
 
 Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& file) {
-  TH_TRY(Config root, Config::parse(text, file.string(),
-                                    {"name", "slice", "gpus", "command", "env", "workdir", "retries", "time",
-                                     "memory", "stage", "register", "train"}));
+  TH_TRY(Config root,
+         Config::parse(
+             text, file.string(),
+             {"name", "slice", "gpus", "command", "env", "workdir", "retries", "time", "memory", "stage",
+              "register", "train",
+              // Options of the job, which the controller has checked.
+              "min_gpus", "can_rescale", "requeue", "account", "qos", "reservation", "dependency", "nodelist",
+              "exclude", "constraint", "max_switches", "switches_wait_ns", "segment", "priority", "nice",
+              "begin_ns", "deadline_ns", "min_nodes", "max_nodes", "gpus_per_node", "exclusive", "signal"}));
   Recipe recipe;
   recipe.folder = file.parent_path();
   TH_TRY(recipe.name, root.string("name"));

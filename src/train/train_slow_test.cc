@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <csignal>
 #include <fstream>
@@ -132,6 +134,42 @@ TEST(TrainSlow, KilledAndResumedEndsInTheSameBits) {
     return all.substr(begin, all.find("\"tokens_per_s\"", begin) - begin);
   };
   EXPECT_EQ(result_of(killed), result_of(straight));
+}
+
+std::atomic<bool> told_to_stop{false};  // of one rank's process
+
+TEST(TrainSlow, ToldToStopAllRanksSaveTheSameStepAndNothingIsLost) {
+  Job straight(2), stopped(2);
+  straight.recipe.steps = stopped.recipe.steps = 150;  // and no checkpoint of its own accord
+  ASSERT_TRUE(straight.run());
+  const auto run = [&](bool in_parts) {
+    return start_gang(2, [&stopped, in_parts](collective::Group& group) {
+      signal(SIGTERM, [](int) { told_to_stop = true; });
+      const auto result = train(stopped.recipe, group,
+                                {.job_folder = stopped.folder(),
+                                 .metrics_file = stopped.folder() / "metrics.jsonl",
+                                 .stop = &told_to_stop});
+      return in_parts ? !result && result.error().code == Code::kCancelled : result.has_value();
+    });
+  };
+  for (int stops = 0; stops < 2; ++stops) {
+    const auto lines = [&] {
+      const auto text = read_file(stopped.folder() / "metrics.jsonl");
+      return text ? std::count(text->begin(), text->end(), '\n') : 0;
+    };
+    const auto before = lines();
+    const auto pids = run(true);
+    for (int tries = 0; tries < 3000 && lines() == before; ++tries)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    kill(pids[stops], SIGTERM);  // one of the two
+    EXPECT_TRUE(wait_gang(pids));
+    EXPECT_EQ(list_checkpoints(stopped.folder() / "checkpoints").size(), static_cast<size_t>(stops) + 1);
+  }
+  ASSERT_TRUE(wait_gang(run(false)));
+  EXPECT_EQ(stopped.weights(), straight.weights());
+  const int64_t saved = list_checkpoints(stopped.folder() / "checkpoints").at(0);
+  EXPECT_NE(stopped.metrics().find(R"({"event":"resume","step":)" + std::to_string(saved)), std::string::npos)
+      << stopped.metrics();
 }
 
 TEST(TrainSlow, AFullDiskCostsCheckpointsButNotTheModel) {

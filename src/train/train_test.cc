@@ -46,6 +46,11 @@ TEST(Recipe, ReadsWhatIsGivenAndFillsInTheRest) {
   EXPECT_EQ(recipe.folder, "dir");
 }
 
+TEST(Recipe, LeavesTheOptionsOfTheJobToTheController) {
+  const std::string text = std::string(kGood) + "can_rescale: true\nmin_gpus: 1\naccount: lab\n";
+  EXPECT_TRUE(parse_recipe(text, "r.yaml").has_value());
+}
+
 TEST(Recipe, NamesWhatIsWrong) {
   auto has = [](const std::string& message, std::string_view part) {
     EXPECT_NE(message.find(part), std::string::npos) << message;

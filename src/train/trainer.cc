@@ -151,11 +151,15 @@ class Trainer {
       const double seconds = static_cast<double>(now_ns - start_ns) / kSecond;
       result_.tokens_per_s =
           static_cast<double>((step_ - first_step) * global_batch() * recipe_.seq) / seconds;
-      if (is_first() && (step_ == 1 || step_ == recipe_.steps || now_ns - reported_ns >= kReportNs)) {
+      if (is_first() &&
+          (step_ == 1 || step_ == recipe_.steps || stats.stop || now_ns - reported_ns >= kReportNs)) {
         report(stats);
         reported_ns = now_ns;
       }
-      TH_RETURN_IF_ERROR(checkpoint_if_due());
+      const int64_t every = recipe_.checkpoint.every;
+      if (stats.stop || (every > 0 && step_ % every == 0)) TH_RETURN_IF_ERROR(save_checkpoint());
+      if (stats.stop && step_ < recipe_.steps)
+        return fail(Code::kCancelled, fmt::format("stopped after step {}, as it was told to", step_));
     }
     result_.steps = recipe_.steps;
     return {};
@@ -174,7 +178,7 @@ class Trainer {
     std::fill(grads_.begin(), grads_.end(), 0.f);
     llama_->backward(params_, grads_, 1.f / static_cast<float>(group_.world_size()));
     return optimizer_->update(params_, grads_, loss, learning_rate(recipe_.optimizer, step_, recipe_.steps),
-                              step_);
+                              step_, options_.stop != nullptr && options_.stop->load());
   }
 
   void report(const StepStats& stats) {
@@ -192,13 +196,11 @@ class Trainer {
                     {"eta_s", std::round(eta_s * 10) / 10}});
   }
 
-  Status checkpoint_if_due() {
-    const int64_t every = recipe_.checkpoint.every;
-    if (every == 0 || step_ % every != 0) return {};
+  Status save_checkpoint() {
     const CheckpointMeta meta = {step_, result_.first_loss, result_.last_loss, fingerprint_};
     Status saved = checkpoints_.save(meta, state());
     if (!saved && checkpoints_.is_group_error()) return saved;
-    if (!saved) log_warn("no checkpoint at step {}, training goes on: {}", step_, saved.error().message);
+    if (!saved) log_warn("no checkpoint at step {}: {}", step_, saved.error().message);
     if (saved && is_first()) metrics_.write({{"event", "checkpoint"}, {"step", step_}});
     return {};
   }

@@ -30,13 +30,14 @@ ZeroOptimizer::ZeroOptimizer(collective::Group& group, size_t size, size_t decay
       v_(shard_.size()) {}
 
 Result<StepStats> ZeroOptimizer::update(std::span<float> params, std::span<float> grads, float loss,
-                                        double learning_rate, int64_t step) {
+                                        double learning_rate, int64_t step, bool wants_stop) {
   TH_RETURN_IF_ERROR(group_.reduce_scatter(grads));
   const std::span<float> mine = grads.subspan(shard_.begin, shard_.size());
-  std::array<float, 2> sums = {static_cast<float>(tensor::sum_of_squares(mine)),
-                               loss / static_cast<float>(group_.world_size())};
+  std::array<float, 3> sums = {static_cast<float>(tensor::sum_of_squares(mine)),
+                               loss / static_cast<float>(group_.world_size()), wants_stop ? 1.f : 0.f};
   TH_RETURN_IF_ERROR(group_.all_reduce(sums));
-  const StepStats stats = {.loss = sums[1], .grad_norm = std::sqrt(static_cast<double>(sums[0]))};
+  const StepStats stats = {
+      .loss = sums[1], .grad_norm = std::sqrt(static_cast<double>(sums[0])), .stop = sums[2] > 0};
   if (!std::isfinite(stats.loss) || !std::isfinite(stats.grad_norm)) {
     return fail(Code::kInternal,
                 fmt::format("step {}: loss {} and gradient norm {} are not finite; lower optimizer.lr", step,

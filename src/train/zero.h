@@ -19,6 +19,7 @@ double learning_rate(const OptimizerOptions& options, int64_t step, int64_t step
 struct StepStats {
   float loss = 0;        // mean over ranks
   double grad_norm = 0;  // of the whole gradient, before clipping
+  bool stop = false;     // some rank wants to stop after this step
 };
 
 /// AdamW over one flat buffer that all ranks hold whole. Memory a rank: 2·size/world floats. Wire cost of an
@@ -32,7 +33,7 @@ class ZeroOptimizer {
   /// all ranks. Errors: those of the group; kInternal when loss or gradient is not finite (params are then
   /// unchanged).
   Result<StepStats> update(std::span<float> params, std::span<float> grads, float loss, double learning_rate,
-                           int64_t step);
+                           int64_t step, bool wants_stop = false);
 
   collective::Shard shard() const { return shard_; }
   std::span<float> m() { return m_; }
