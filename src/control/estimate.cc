@@ -21,19 +21,32 @@ Waiting waiting_of(const reserve::Refusal& refusal) {
 
 }  // namespace
 
-Result<Estimate> Jobs::estimate(const request::JobSpec& spec) {
-  TH_RETURN_IF_ERROR(check_options(spec));
-  TH_TRY(const std::string slice_id, slice_for(spec));
+Result<Estimate> Jobs::estimate(const request::JobSpec& asked) {
+  TH_RETURN_IF_ERROR(check_options(asked));
+  const reserve::Partition* partition = partition_of(asked);
+  TH_TRY(const ledger::Owner owner,
+         core_.owner_for(asked.account, asked.qos, partition ? partition->name : ""));
+  TH_TRY(const std::string slice_id, slice_for(asked));
+  request::JobSpec spec = fitted(asked, slice_id.empty() ? nullptr : &core_.state().slices.at(slice_id));
+  if (partition && !spec.duration_ns) spec.duration_ns = partition->default_time_ns;
   const int64_t now_ns = core_.now_ns();
   Estimate out;
-  tl::expected<reserve::Plan, reserve::Refusal> plan = tl::unexpected(reserve::Refusal{});
+  reserve::Pending mine;
+  mine.who = {account_of(owner), owner.user, qos_of(owner),
+              owner.partition,   now_ns,     spec.nice - spec.priority};
+  if (spec.deadline_ns != 0) mine.deadline_ns = spec.deadline_ns;
+  std::vector<reserve::Pending> pending;
+  reserve::QueuePlan queue;
   if (slice_id.empty()) {
     TH_TRY(out.series, choose_series(spec));
-    reserve::Request request =
+    mine.request =
         own_request(core_.fleet(), spec.name, spec, out.series, spec.duration_ns.value_or(kDefaultBatchNs));
-    request.start_ns = spec.begin_ns;
-    plan = reserve::decide(reservations(), request, {}, now_ns);
-    if (!plan && !plan.error().later) return fail(plan.error().error());
+    mine.request.start_ns = spec.begin_ns;
+    if (core_.state().reservations.count(spec.reservation)) mine.reservation = spec.reservation;
+    if (auto ever = reserve::decide(core_.snapshot(), mine.request, {}, now_ns); !ever && !ever.error().later)
+      return fail(ever.error().error());
+    pending.push_back(std::move(mine));
+    queue = look_at_queue(pending, pending[0].request.name);
   } else {
     const Slice& slice = core_.state().slices.at(slice_id);
     out.partition = slice.terms.name, out.series = slice.terms.series;
@@ -42,22 +55,28 @@ Result<Estimate> Jobs::estimate(const request::JobSpec& spec) {
                      std::max(slice.terms.start_ns, now_ns)};
       return out;
     }
-    std::vector<reserve::Request> requests;
+    mine.request = request_in(slice, spec.name, spec);
+    mine.request.start_ns = spec.begin_ns;
+    pending.push_back(std::move(mine));
     for (const std::string& id : core_.active_jobs()) {
       const Job& job = core_.state().jobs.at(id);
       const bool queued = job.slice == slice_id && !job.attempt_open && !job.cancelling() &&
                           !gangs_.count(id) && job.submitted.kind != "step";
-      if (queued) requests.push_back(request_in(slice, id, spec_of(job)));
+      if (queued) pending.push_back(pending_job(job, request_in(slice, id, spec_of(job))));
+      pending.back().reservation.clear();
     }
-    requests.push_back(request_in(slice, spec.name, fitted(spec, &slice)));
-    requests.back().start_ns = spec.begin_ns;
-    reserve::Policy policy;
-    policy.end_by_ns = slice.terms.end_ns;
-    plan = reserve::plan_queue(inside_of(slice), requests, policy, now_ns).back();
+    queue = look_inside(slice, pending);
+  }
+  // Nothing is done of what the queue would do.
+  tl::expected<reserve::Plan, reserve::Refusal> plan = tl::unexpected(reserve::Refusal{});
+  for (const reserve::Decision& decision : queue.decisions) {
+    if (decision.index != 0) continue;
+    if (decision.start) plan = *decision.start;
+    if (!decision.start) plan = tl::unexpected(decision.refusal);
   }
   if (plan) out.plan = *plan;
   if (!plan) out.waiting = waiting_of(plan.error()), out.plan = plan.error().later;
-  if (plan && spec.begin_ns > now_ns) {
+  if (out.plan && spec.begin_ns > now_ns && out.plan->start_ns <= spec.begin_ns) {
     out.waiting = {"begin_time", "it begins at " + format_time(spec.begin_ns) + " as it was asked to", "",
                    spec.begin_ns};
   }

@@ -36,6 +36,21 @@ Result<registry::Model> import_as_next(const registry::Registry& registry,
 
 }  // namespace
 
+Jobs::Jobs(Core& core, Slices& slices, JobOutput& output) : core_(core), slices_(slices), output_(output) {
+  slices_.has_ranks = [this](const std::string& job) { return gangs_.count(job) > 0; };
+  slices_.can_shrink_to = [this](const std::string& id, int64_t gpus) {
+    const Job& job = core_.state().jobs.at(id);
+    const request::JobSpec& spec = spec_of(job);
+    return job.attempt_open && !job.cancelling() && job.submitted.kind == "batch" && spec.can_rescale &&
+           gpus_within(spec, gpus) <= gpus;
+  };
+  slices_.rescale = [this](const std::string& id, const std::string& slice) {
+    const Job& job = core_.state().jobs.at(id);
+    preempt_job(job, "a smaller slice " + slice, "to go on in a smaller slice " + slice,
+                core_.now_ns() + grace_ms(job) * kMillisecond);
+  };
+}
+
 const request::JobSpec& Jobs::spec_of(const Job& job) {
   const auto known = specs_.find(job.submitted.job);
   if (known != specs_.end()) return known->second;
@@ -320,9 +335,21 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Runni
   return inside;
 }
 
+int64_t Jobs::unused_gpus(const Slice& slice) const {
+  int64_t gpus = slice.terms.gpus;
+  for (const std::string& id : core_.active_jobs()) {
+    const Job& job = core_.state().jobs.at(id);
+    if (job.slice != slice.terms.slice || (!job.attempt_open && !gangs_.count(id))) continue;
+    for (const ledger::RankPlace& place : places_of(job)) gpus -= static_cast<int64_t>(place.gpus.size());
+  }
+  return gpus;
+}
+
 reserve::Request Jobs::request_in(const Slice& slice, const std::string& id, const request::JobSpec& spec) {
   reserve::Request request;
-  request.name = id, request.gpus = spec.gpus;
+  request.name = id, request.gpus = gpus_within(spec, slice.terms.gpus);
+  // It is to be smaller anyway, and then rather starts now.
+  if (request.gpus < spec.gpus) request.gpus = std::min(request.gpus, gpus_within(spec, unused_gpus(slice)));
   const int64_t left_ns = slice.terms.end_ns - core_.now_ns();
   request.duration_ns = std::min(left_ns, spec.duration_ns.value_or(left_ns));
   request.gpus_per_host = static_cast<int32_t>(gpus_per_host(spec));

@@ -30,7 +30,7 @@ struct Estimate {
 
 class Jobs {
  public:
-  Jobs(Core& core, Slices& slices, JobOutput& output) : core_(core), slices_(slices), output_(output) {}
+  Jobs(Core& core, Slices& slices, JobOutput& output);
 
   /// Returns the job's id, of an array its first task's. kind: batch | serve. Errors: kNotFound (slice, a job
   /// of a dependency), kUnsatisfiable, kFailedPrecondition, kInvalidArgument.
@@ -69,6 +69,7 @@ class Jobs {
     return [this](const ledger::Job& job) -> const request::JobSpec& { return spec_of(job); };
   }
   Status check_options(const request::JobSpec& spec);
+  const reserve::Partition* partition_of(const request::JobSpec& spec) const;
   Result<std::string> slice_for(const request::JobSpec& spec);
   std::string stage_job(const request::JobSpec& spec, const std::string& kind, const std::string& slice);
   bool hold_back(const ledger::Job& job);
@@ -87,14 +88,16 @@ class Jobs {
   std::vector<reserve::Running> running_slices();
   reserve::Standpoint standpoint(const ledger::Job& job);
   reserve::Pending pending_job(const ledger::Job& job, reserve::Request request);
+  reserve::QueuePlan look_inside(const ledger::Slice& slice, std::span<const reserve::Pending> pending);
   void preempt(const reserve::Preemption& preemption);
-  void preempt_job(const ledger::Job& job, const reserve::Preemption& preemption);
+  void preempt_job(const ledger::Job& job, const std::string& by, const std::string& why, int64_t ends_ns);
   void put_back(const ledger::Job& job);
   int64_t grace_ms(const ledger::Job& job) const;
   void plan_slices();
   reserve::Snapshot inside_of(const ledger::Slice& slice, std::vector<reserve::Running>* running = nullptr);
   reserve::Request request_in(const ledger::Slice& slice, const std::string& id,
                               const request::JobSpec& spec);
+  int64_t unused_gpus(const ledger::Slice& slice) const;
   std::vector<std::string> place_parts(const ledger::Slice& slice, const std::vector<std::string>& queue);
   void plan_in_slice(const ledger::Slice& slice, const std::vector<std::string>& queue);
   void start_attempt(const ledger::Job& job, const ledger::Slice& slice, const reserve::Plan& plan);
@@ -134,6 +137,9 @@ class Jobs {
 /// The spec as the ledger keeps it.
 std::string spec_text(const request::JobSpec& spec);
 
+/// What it takes where there are `available`: its gpus, or, when it can rescale and there are fewer, the
+/// largest multiple of its min_gpus that fits; its gpus where none does.
+int64_t gpus_within(const request::JobSpec& spec, int64_t available);
 /// GPUs on each host, where the job's nodes and GPUs come to a number; 0: as they fit.
 int64_t gpus_per_host(const request::JobSpec& spec);
 /// For a job without a slice: whole hosts of the series.

@@ -25,6 +25,8 @@ accounts:
 qos:
   - {name: urgent, priority: 1000, preempts: [normal]}
   - {name: normal, priority: 500, grace: 10s}
+partitions:
+  - {name: day, priority: 100, series: LOCAL, default_time: 30m, max_time: 2h}
 )";
 
 /// Four hosts of two GPUs.
@@ -221,6 +223,103 @@ TEST_F(QueueControlTest, ShrinkingUnderARunningGangIsRefusedWithItsName) {
   const std::string job = w->submit("demo", 4);
   EXPECT_THAT(resize(2).error().message, HasSubstr(job));
   EXPECT_EQ(w->slice("demo").terms.gpus, 4);
+}
+
+TEST_F(QueueControlTest, AJobThatCanRescaleGoesOnInASmallerSlice) {
+  w->ready_slice("demo", 8);
+  request::JobSpec spec;
+  spec.name = "elastic", spec.gpus = 8, spec.command = {"true"}, spec.slice = "demo";
+  spec.can_rescale = true, spec.min_gpus = 4;
+  const std::string job = w->c->jobs.submit(spec, "batch").value();
+  up();
+  ASSERT_EQ(w->job(job).ranks.size(), 8u);
+  EXPECT_THAT(resize(2).error().message, HasSubstr(job)) << "it wants four at least";
+  ASSERT_TRUE(resize(4));
+  w->settle();
+  EXPECT_FALSE(w->job(job).attempt_open);
+  EXPECT_EQ(w->slice("demo").terms.gpus, 8) << "not before its ranks are gone";
+  w->restart();
+  w->settle();
+  EXPECT_EQ(w->slice("demo").terms.gpus, 8) << "also after a restart";
+  for (int i = 0; i < 3; ++i) up();
+  EXPECT_EQ(w->slice("demo").terms.gpus, 4);
+  EXPECT_EQ(w->provider.vms.size(), 2u);
+  EXPECT_EQ(w->job(job).attempt, 2);
+  EXPECT_EQ(w->job(job).ranks.size(), 4u);
+  EXPECT_EQ(w->job(job).state, JobState::kRunning);
+  EXPECT_EQ(w->job(job).retries_used, 0);
+}
+
+TEST_F(QueueControlTest, WhatRescalesTakesWhatTheOthersLeave) {
+  w->ready_slice("demo", 8);
+  const std::string firm = w->submit("demo", 2);
+  up();
+  request::JobSpec spec;
+  spec.name = "elastic", spec.gpus = 6, spec.command = {"true"}, spec.slice = "demo";
+  spec.can_rescale = true, spec.min_gpus = 2;
+  const std::string job = w->c->jobs.submit(spec, "batch").value();
+  up();
+  ASSERT_EQ(w->job(job).ranks.size(), 6u);
+  ASSERT_TRUE(resize(4));
+  w->settle();
+  for (int i = 0; i < 3; ++i) up();
+  EXPECT_EQ(w->slice("demo").terms.gpus, 4);
+  EXPECT_EQ(w->job(job).ranks.size(), 2u);
+  EXPECT_EQ(w->job(job).attempt, 2);
+  EXPECT_EQ(w->job(firm).attempt, 1) << "what runs goes on";
+  EXPECT_TRUE(w->job(firm).attempt_open);
+}
+
+TEST_F(QueueControlTest, AnEstimateKeepsToTheQuotaOfTheAccount) {
+  request::JobSpec spec;
+  spec.name = "j", spec.gpus = 2, spec.command = {"true"}, spec.account = "course", spec.duration_ns = kHour;
+  auto now = w->c->jobs.estimate(spec);
+  ASSERT_TRUE(now && now->plan);
+  EXPECT_EQ(now->waiting.code, "");
+  const std::string running = submit("first", 2, "course");
+  ASSERT_EQ(w->job(running).state, JobState::kRunning);
+  auto later = w->c->jobs.estimate(spec);
+  ASSERT_TRUE(later);
+  EXPECT_EQ(later->waiting.code, "quota") << later->waiting.text;
+  EXPECT_TRUE(!later->plan || later->plan->start_ns >= w->env.now_ns + kHour);
+  spec.account = "lab";
+  EXPECT_EQ(w->c->jobs.estimate(spec)->waiting.code, "") << "six GPUs are free";
+}
+
+TEST_F(QueueControlTest, OnlyTheOperatorPutsAJobBeforeOthers) {
+  request::JobSpec spec;
+  spec.name = "j", spec.gpus = 2, spec.command = {"true"}, spec.priority = 1;
+  w->c->core.set_caller({"lab", "ada", "", "", "", false});
+  EXPECT_EQ(w->c->jobs.submit(spec, "batch").error().code, Code::kPermissionDenied);
+  EXPECT_THAT(w->c->jobs.submit(spec, "batch").error().message, HasSubstr("'priority'"));
+  spec.priority = 0, spec.nice = -1;
+  EXPECT_THAT(w->c->jobs.submit(spec, "batch").error().message, HasSubstr("'nice'"));
+  spec.nice = 1;
+  EXPECT_TRUE(w->c->jobs.submit(spec, "batch"));
+  w->c->core.set_caller({});
+  spec.nice = 0, spec.priority = 1;
+  EXPECT_TRUE(w->c->jobs.submit(spec, "batch"));
+}
+
+TEST_F(QueueControlTest, APartitionOfThePolicyGivesTheJobItsLimits) {
+  request::JobSpec spec;
+  spec.name = "j", spec.gpus = 2, spec.command = {"true"}, spec.slice = "day";
+  const std::string job = w->c->jobs.submit(spec, "batch").value();
+  up();
+  EXPECT_EQ(w->job(job).state, JobState::kRunning);
+  EXPECT_EQ(w->job(job).owner.partition, "day");
+  EXPECT_EQ(*w->c->jobs.spec_of(w->job(job)).duration_ns, 30 * kMinute);
+  spec.duration_ns = 2 * kHour;
+  const std::string most = w->c->jobs.submit(spec, "batch").value();
+  up();
+  EXPECT_EQ(w->job(most).state, JobState::kRunning);
+  spec.duration_ns = 2 * kHour + 1;
+  const std::string over = w->c->jobs.submit(spec, "batch").value();
+  up();
+  EXPECT_EQ(w->job(over).attempt, 0);
+  EXPECT_EQ(w->c->jobs.waiting(over)->code, "limit");
+  spec.slice = "night";
+  EXPECT_EQ(w->c->jobs.submit(spec, "batch").error().code, Code::kNotFound);
 }
 
 }  // namespace

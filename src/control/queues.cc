@@ -19,6 +19,16 @@ using ledger::SliceState;
 constexpr int64_t kDefaultServeNs = 24 * kHour;
 constexpr size_t kExplained = 20;  // requests of a queue that are told what would start them, on each look
 
+/// A minute more, where that does not pass a limit which the duration alone keeps.
+int64_t with_margin(const reserve::QueuePolicy& policy, const reserve::Standpoint& who, int64_t duration_ns) {
+  int64_t most_ns = INT64_MAX;
+  const reserve::Qos* qos = policy.find_qos(who.qos);
+  const reserve::Partition* partition = policy.find_partition(who.partition);
+  if (qos && qos->max_time_ns) most_ns = *qos->max_time_ns;
+  if (partition && partition->max_time_ns) most_ns = std::min(most_ns, *partition->max_time_ns);
+  return std::max(duration_ns, std::min(duration_ns + kMinute, most_ns));
+}
+
 }  // namespace
 
 reserve::Standpoint Jobs::standpoint(const Job& job) {
@@ -95,7 +105,8 @@ reserve::QueuePlan Jobs::look_at_queue(std::vector<reserve::Pending>& pending,
     if (!series) continue;
     const int64_t duration_ns = spec.duration_ns.value_or(job.serves() ? kDefaultServeNs : kDefaultBatchNs);
     // A minute over the job's own limit, so that it ends by itself and not with the slice.
-    pending.push_back(pending_job(job, own_request(core_.fleet(), id, spec, *series, duration_ns + kMinute)));
+    pending.push_back(pending_job(job, own_request(core_.fleet(), id, spec, *series, duration_ns)));
+    pending.back().request.duration_ns = with_margin(core_.policy(), pending.back().who, duration_ns);
   }
   if (pending.empty()) return {};
   const int64_t now_ns = core_.now_ns();
@@ -152,22 +163,24 @@ void Jobs::explain(const std::string& id) {
 
 void Jobs::preempt(const reserve::Preemption& preemption) {
   const auto slice = core_.state().slices.find(preemption.id);
+  const std::string why = "to make room for " + preemption.makes_room_for;
   if (slice == core_.state().slices.end())
-    return preempt_job(core_.state().jobs.at(preemption.id), preemption);
+    return preempt_job(core_.state().jobs.at(preemption.id), preemption.makes_room_for, why,
+                       preemption.ends_ns);
   if (slice->second.terms.implicit)
-    return preempt_job(core_.state().jobs.at(slice->second.terms.name), preemption);
+    return preempt_job(core_.state().jobs.at(slice->second.terms.name), preemption.makes_room_for, why,
+                       preemption.ends_ns);
   static_cast<void>(slices_.release(preemption.id, "taken back for " + preemption.makes_room_for));
 }
 
 /// The attempt ends here; its ranks have until then to save a checkpoint, and SIGTERM tells them.
-void Jobs::preempt_job(const Job& job, const reserve::Preemption& preemption) {
+void Jobs::preempt_job(const Job& job, const std::string& by, const std::string& why, int64_t ends_ns) {
   const std::string id = job.submitted.job;
-  const std::string reason =
-      fmt::format("preempted to make room for {}; its ranks have {} to save their work",
-                  preemption.makes_room_for, format_duration(grace_ms(job) * kMillisecond));
+  const std::string reason = fmt::format("preempted {}; its ranks have {} to save their work", why,
+                                         format_duration(grace_ms(job) * kMillisecond));
   log_info("{}: {}", id, reason);
   const StoredLine* last = output_.last(id, "progress", job.attempt);
-  core_.stage(ledger::JobPreempted{id, preemption.makes_room_for, reason, preemption.ends_ns});
+  core_.stage(ledger::JobPreempted{id, by, reason, ends_ns});
   core_.stage(ledger::AttemptEnded{id, reason, job.attempt, last ? std::max<int64_t>(0, last->step) : 0, 0,
                                    false, false});
   core_.launcher().stop(id);
@@ -182,6 +195,22 @@ void Jobs::put_back(const Job& job) {
   static_cast<void>(slices_.release(own, "its job was preempted"));
 }
 
+reserve::QueuePlan Jobs::look_inside(const Slice& slice, std::span<const reserve::Pending> pending) {
+  const int64_t now_ns = core_.now_ns();
+  std::vector<reserve::Running> running;
+  const reserve::Snapshot inside = inside_of(slice, &running);
+  return reserve::plan_queue({inside,
+                              core_.policy(),
+                              core_.tenants().standing(core_.state(), now_ns),
+                              {},
+                              pending,
+                              running,
+                              {},
+                              now_ns,
+                              {},
+                              pending.size() > kExplained ? "" : "*"});
+}
+
 void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& waiting) {
   const int64_t now_ns = core_.now_ns();
   if (slice.state != SliceState::kReady) {
@@ -192,25 +221,22 @@ void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& wai
     }
     return;
   }
+  if (slice.resize && slice.resize->asked.gpus < slice.terms.gpus) {
+    for (const std::string& id : waiting) {
+      note(id, {"slice",
+                fmt::format("slice '{}' is shrinking to {} GPUs", slice.terms.name, slice.resize->asked.gpus),
+                "", 0, 0});
+    }
+    return;
+  }
   const std::vector<std::string> queue = place_parts(slice, waiting);
-  std::vector<reserve::Running> running;
-  const reserve::Snapshot inside = inside_of(slice, &running);
   std::vector<reserve::Pending> pending;
   for (const std::string& id : queue) {
     const Job& job = core_.state().jobs.at(id);
     pending.push_back(pending_job(job, request_in(slice, id, spec_of(job))));
     pending.back().reservation.clear();
   }
-  const auto plan = reserve::plan_queue({inside,
-                                         core_.policy(),
-                                         core_.tenants().standing(core_.state(), now_ns),
-                                         {},
-                                         pending,
-                                         running,
-                                         {},
-                                         now_ns,
-                                         {},
-                                         pending.size() > kExplained ? "" : "*"});
+  const reserve::QueuePlan plan = look_inside(slice, pending);
   const std::string repair = slices_.repair_note(slice.terms.slice);
   for (const reserve::Decision& decision : plan.decisions) {
     const std::string& id = queue[decision.index];

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <map>
 #include <set>
 
 #include "base/text.h"
@@ -20,6 +21,7 @@ using ledger::Vm;
 using ledger::VmState;
 
 constexpr int64_t kGrowTimeoutNs = 60 * kSecond;
+constexpr int64_t kShrinkTimeoutNs = 10 * kMinute;  // beyond every sensible grace
 
 /// The VM that was asked for on an added host; null when it is gone again.
 const Vm* added_vm(const ledger::State& state, const Slice& slice, const std::string& host) {
@@ -143,49 +145,96 @@ Status Slices::grow(const Slice& slice, int64_t gpus, const reserve::Snapshot& r
   return {};
 }
 
-Status Slices::shrink(const Slice& slice, int64_t gpus) {
-  std::map<std::string, std::string> jobs;  // host → a job that runs there
+/// Host → the jobs of which ranks are there, or may be.
+std::map<std::string, std::set<std::string>> Slices::occupants(const Slice& slice) const {
+  std::map<std::string, std::set<std::string>> out;
   for (const std::string& id : core_.active_jobs()) {
     const ledger::Job& job = core_.state().jobs.at(id);
-    if (job.slice != slice.terms.slice || (!job.attempt_open && !job.cancelling())) continue;
-    for (const ledger::Rank& rank : job.ranks) jobs[core_.state().vms.at(rank.place.vm).host] = id;
-    for (const ledger::RankPlace& place : job.reserved) jobs[core_.state().vms.at(place.vm).host] = id;
+    if (job.slice != slice.terms.slice || (!job.attempt_open && !job.cancelling() && !has_ranks(id)))
+      continue;
+    for (const ledger::Rank& rank : job.ranks) out[core_.state().vms.at(rank.place.vm).host].insert(id);
+    for (const ledger::RankPlace& place : job.reserved) out[core_.state().vms.at(place.vm).host].insert(id);
   }
-  // Those that are lost first, then those on leaves where the slice has least.
+  return out;
+}
+
+/// Down to so many GPUs, or as few as the hosts outside of `keep` allow. Those that are lost go first, then
+/// those on leaves where the slice has least.
+ledger::SliceResized Slices::give_back(const Slice& slice, int64_t gpus,
+                                       const std::set<std::string>& keep) const {
   std::map<std::string, int64_t> on_leaf;
   for (const ledger::Share& share : slice.terms.hosts) on_leaf[share.leaf] += share.gpus;
-  std::vector<ledger::Share> idle;
-  std::set<std::string> in_the_way;
+  std::vector<ledger::Share> hosts;
   for (const ledger::Share& share : slice.terms.hosts) {
-    const auto job = jobs.find(share.host);
-    if (job == jobs.end()) idle.push_back(share);
-    if (job != jobs.end()) in_the_way.insert(job->second);
+    if (!keep.count(share.host)) hosts.push_back(share);
   }
-  auto rank_of = [&](const ledger::Share& share) {
+  std::ranges::stable_sort(hosts, {}, [&](const ledger::Share& share) {
     return std::pair(live_vm(core_.state(), slice, share.host) != nullptr, on_leaf[share.leaf]);
-  };
-  std::ranges::stable_sort(idle, {}, rank_of);
-  ledger::SliceResized done{slice.terms.slice, slice.terms.gpus, slice.terms.price_microusd, {}};
-  for (const ledger::Share& share : idle) {
-    if (done.gpus - share.gpus < gpus) continue;
-    done.gpus -= share.gpus;
-    done.remove.push_back(share.host);
+  });
+  ledger::SliceResized out{slice.terms.slice, slice.terms.gpus, 0, {}};
+  for (const ledger::Share& share : hosts) {
+    if (out.gpus - share.gpus < gpus) continue;
+    out.gpus -= share.gpus;
+    out.remove.push_back(share.host);
   }
-  if (done.gpus != gpus) {
+  out.price_microusd = slice.terms.price_microusd - cost_microusd(slice.terms.gpus - out.gpus,
+                                                                  slice.terms.end_ns - core_.now_ns(),
+                                                                  slice.terms.microusd_per_gpu_hour);
+  return out;
+}
+
+Status Slices::shrink(const Slice& slice, int64_t gpus) {
+  const auto jobs = occupants(slice);
+  std::set<std::string> busy, firm, in_the_way;
+  for (const auto& [host, there] : jobs) {
+    busy.insert(host);
+    for (const std::string& job : there) {
+      if (can_shrink_to(job, gpus)) continue;
+      firm.insert(host), in_the_way.insert(job);
+    }
+  }
+  ledger::SliceResized done = give_back(slice, gpus, busy);
+  if (done.gpus == gpus) {
+    core_.stage(std::move(done));
+    return {};
+  }
+  const ledger::SliceResized later = give_back(slice, gpus, firm);
+  if (later.gpus != gpus) {
     return fail(
         Code::kFailedPrecondition,
         fmt::format("slice '{}' cannot have {} GPUs now, since {} run on its hosts; ask for {}, or wait for "
                     "them or cancel them",
                     slice.terms.name, gpus,
-                    join(std::vector<std::string>(in_the_way.begin(), in_the_way.end()), ", "), done.gpus));
+                    join(std::vector<std::string>(in_the_way.begin(), in_the_way.end()), ", "), later.gpus));
   }
-  done.price_microusd -= cost_microusd(slice.terms.gpus - gpus, slice.terms.end_ns - core_.now_ns(),
-                                       slice.terms.microusd_per_gpu_hour);
-  core_.stage(std::move(done));
+  core_.stage(ledger::SliceResizing{slice.terms.slice, gpus, later.price_microusd, {}});
+  std::set<std::string> told;
+  for (const std::string& host : later.remove) {
+    const auto there = jobs.find(host);
+    if (there == jobs.end()) continue;
+    for (const std::string& job : there->second) {
+      if (told.insert(job).second) rescale(job, slice.terms.name);
+    }
+  }
   return {};
 }
 
+/// Nothing new starts in the slice meanwhile, so that what ends leaves room.
+void Slices::advance_shrink(const Slice& slice) {
+  std::set<std::string> busy;
+  for (const auto& [host, jobs] : occupants(slice)) busy.insert(host);
+  ledger::SliceResized done = give_back(slice, slice.resize->asked.gpus, busy);
+  if (done.gpus == slice.resize->asked.gpus) {
+    core_.stage(std::move(done));
+  } else if (core_.now_ns() - std::max(slice.resize->since_ns, since_ns_) > kShrinkTimeoutNs) {
+    core_.stage(ledger::SliceResizeFailed{
+        slice.terms.slice,
+        fmt::format("it keeps its {} GPUs: the jobs in the way did not end in time", slice.terms.gpus)});
+  }
+}
+
 void Slices::advance_resize(const Slice& slice) {
+  if (slice.resize->asked.gpus < slice.terms.gpus) return advance_shrink(slice);
   const ledger::SliceResizing asked = slice.resize->asked;
   bool all_ready = true;
   for (const ledger::ResizeHost& host : asked.add) {

@@ -2,6 +2,7 @@
 // Slices: offered, held, committed, made real all or none, handed over, repaired, released. Thread: the loop
 // only.
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -34,12 +35,19 @@ class Slices {
                             const ledger::Owner& owner);
   /// From so many GPUs, in whole hosts, to so many, all or none. More: hosts are kept at once, and are the
   /// slice's when every one of them is validated; until then, and when one fails, it keeps its size. Fewer:
-  /// at once, of hosts on which nothing runs. Errors: kNotFound, kFailedPrecondition (not ready, being
-  /// resized, jobs in the way), those of a refusal.
+  /// at once, of hosts on which nothing runs; where jobs that can rescale are in the way, once they have
+  /// saved their work and ended. Errors: kNotFound, kFailedPrecondition (not ready, being resized, jobs in
+  /// the way), those of a refusal.
   Status resize(const std::string& name, int64_t gpus, const reserve::Snapshot& reservations);
   Status commit(const std::string& name);
   /// Its VMs are deleted once nothing runs on them any more. Releasing what is released is a success.
   Status release(const std::string& name, const std::string& reason);
+
+  /// What Slices asks of the jobs: whether ranks of it may be left; whether it can go on with so many GPUs of
+  /// its slice; to save its work and end, and go on with what is left.
+  std::function<bool(const std::string& job)> has_ranks;
+  std::function<bool(const std::string& job, int64_t gpus)> can_shrink_to;
+  std::function<void(const std::string& job, const std::string& slice)> rescale;
 
   /// From now on no lost node is replaced.
   void close() { closing_ = true; }
@@ -60,6 +68,10 @@ class Slices {
                                                        const reserve::Pending& pending) const;
   Status grow(const ledger::Slice& slice, int64_t gpus, const reserve::Snapshot& reservations);
   Status shrink(const ledger::Slice& slice, int64_t gpus);
+  std::map<std::string, std::set<std::string>> occupants(const ledger::Slice& slice) const;
+  ledger::SliceResized give_back(const ledger::Slice& slice, int64_t gpus,
+                                 const std::set<std::string>& keep) const;
+  void advance_shrink(const ledger::Slice& slice);
   void advance_resize(const ledger::Slice& slice);
   void end_reservations();
   void step_slice(const ledger::Slice& slice);

@@ -25,7 +25,9 @@ constexpr size_t kMaxSpecBytesOfNode = node::kMaxSyncBytes * 3 / 4;
 Result<std::string> Jobs::choose_series(const request::JobSpec& spec) const {
   const auto catalogue = fleet::series_catalogue();
   int64_t most = 0;
+  const reserve::Partition* partition = partition_of(spec);
   for (size_t i = 0; i < catalogue.size(); ++i) {
+    if (partition && !partition->series.empty() && partition->series != catalogue[i].name) continue;
     if (!core_.provider().check_series(catalogue[i].name)) continue;
     const int64_t gpus = core_.fleet().num_gpus(static_cast<fleet::SeriesIndex>(i));
     if (gpus >= spec.gpus) return std::string(catalogue[i].name);
@@ -51,9 +53,15 @@ Status Jobs::check_fits_sync(const request::JobSpec& spec) const {
                           spec.name, bytes, ranks, kMaxSpecBytesOfNode));
 }
 
+/// Of the policy, when it is one of those that it names and not a slice.
+const reserve::Partition* Jobs::partition_of(const request::JobSpec& spec) const {
+  return spec.slice ? core_.policy().find_partition(*spec.slice) : nullptr;
+}
+
 /// The id of the slice that it names; empty: it gets one of its own.
 Result<std::string> Jobs::slice_for(const request::JobSpec& spec) {
   std::optional<std::string> name = spec.slice;
+  if (partition_of(spec)) name.reset();
   if (!spec.reservation.empty() && !core_.state().reservations.count(spec.reservation)) {
     if (name && *name != spec.reservation) {
       return fail(Code::kInvalidArgument,
@@ -72,7 +80,7 @@ Result<std::string> Jobs::slice_for(const request::JobSpec& spec) {
     return fail(Code::kFailedPrecondition, fmt::format("slice '{}' is {}; create one with th slice create",
                                                        *name, ledger::name_of(slice->state)));
   }
-  if (spec.gpus > slice->terms.gpus) {
+  if (gpus_within(spec, slice->terms.gpus) > slice->terms.gpus) {
     return fail(Code::kUnsatisfiable,
                 fmt::format("job '{}' asks for {} GPUs and slice '{}' has {}; ask for at most {}", spec.name,
                             spec.gpus, *name, slice->terms.gpus, slice->terms.gpus));
@@ -86,6 +94,11 @@ Status Jobs::check_options(const request::JobSpec& spec) {
                                                     spec.step_of.empty() ? "array_job" : "step_of"));
   }
   TH_RETURN_IF_ERROR(check_places(core_.fleet(), core_.state(), spec));
+  if ((spec.priority > 0 || spec.nice < 0) && !core_.caller().account.empty()) {
+    return fail(Code::kPermissionDenied,
+                fmt::format("field '{}': going before others takes the admin key; leave it out",
+                            spec.priority > 0 ? "priority" : "nice"));
+  }
   if (spec.segment > 0 && gpus_per_host(spec) == 0) {
     return fail(Code::kInvalidArgument,
                 "segment: blocks of nodes want a number of nodes, or GPUs of each node");
@@ -113,10 +126,18 @@ std::string Jobs::stage_job(const request::JobSpec& spec, const std::string& kin
   submitted.name = spec.name, submitted.kind = kind, submitted.slice = slice, submitted.gpus = spec.gpus;
   submitted.spec = spec_text(spec);
   const std::string id = submitted.job;
+  const reserve::Partition* partition = partition_of(spec);
   core_.stage(std::move(submitted));
-  if (auto owner = core_.owner_for(spec.account, spec.qos, ""))
+  if (auto owner = core_.owner_for(spec.account, spec.qos, partition ? partition->name : ""))
     core_.stage(ledger::JobOwned{id, owner->account, owner->user, owner->qos, owner->partition});
   return id;
+}
+
+int64_t gpus_within(const request::JobSpec& spec, int64_t available) {
+  const int64_t unit = spec.can_rescale ? spec.min_gpus : 0;
+  if (spec.gpus <= available || unit == 0 || unit > available) return spec.gpus;
+  const int64_t gpus = available / unit * unit, each = gpus_per_host(spec);
+  return each > 0 && gpus % each != 0 ? spec.gpus : gpus;
 }
 
 /// On each host, where the job's nodes and GPUs say so; 0: as they fit.
@@ -165,8 +186,10 @@ Result<std::string> Jobs::submit(const request::JobSpec& asked, const std::strin
   TH_RETURN_IF_ERROR(check_options(asked));
   if (auto owner = core_.owner_for(asked.account, asked.qos, ""); !owner) return fail(owner.error());
   TH_TRY(const std::string slice, slice_for(asked));
-  const request::JobSpec spec = fitted(asked, slice.empty() ? nullptr : &core_.state().slices.at(slice));
+  request::JobSpec spec = fitted(asked, slice.empty() ? nullptr : &core_.state().slices.at(slice));
   TH_RETURN_IF_ERROR(slice_for(spec));  // it may have become larger
+  if (const reserve::Partition* partition = partition_of(spec); partition && !spec.duration_ns)
+    spec.duration_ns = partition->default_time_ns;
   if (slice.empty()) {
     TH_TRY(std::string series, choose_series(spec));
     const auto request =

@@ -34,7 +34,8 @@ void Tenants::refresh(const ledger::Slice& slice) {
   if (slice.live()) {
     int64_t gpus = slice.terms.gpus, price = slice.terms.price_microusd;
     if (slice.resize)
-      gpus = std::max(gpus, slice.resize->asked.gpus), price = slice.resize->asked.price_microusd;
+      gpus = std::max(gpus, slice.resize->asked.gpus),
+      price = std::max(price, slice.resize->asked.price_microusd);
     live_[id] = {{id, account, qos_of(slice.owner), gpus, slice.terms.start_ns, slice.terms.end_ns},
                  slice.held_ns,
                  price};

@@ -1,5 +1,6 @@
 """Accounts, QOS, reservations and resizing on a real desk cluster with a policy file."""
 
+import time
 import unittest
 
 from cluster import Cluster, ClusterTest, Refused, wait_for
@@ -49,7 +50,8 @@ class QueueTest(ClusterTest):
     def test_a_higher_qos_preempts_and_the_job_goes_on_from_its_checkpoint(self):
         c = self.cluster
         low = self.submit("low", 8, account="lab")
-        wait_for("low runs", lambda: c.job(low)["state"] == "running", 30)
+        wait_for("each rank of low counts", lambda: c.log_tail(low).count("from 0") == 8, 30)
+        time.sleep(1)  # some way beyond the first step
         high = self.submit("high", 2, account="lab", qos="urgent", command=["sleep", "2"])
         wait_for("low is preempted", lambda: c.job(low)["preemptions"] == 1, 20)
         c.wait_job(high, seconds=40)
@@ -59,6 +61,26 @@ class QueueTest(ClusterTest):
         self.assertRegex(c.log_tail(low), r"from [1-9]")
         told = [m["what"] for m in c.api("GET", f"/api/v1/why/{low}")["timeline"]]
         self.assertTrue(any("preempted" in t for t in told), told)
+
+    def test_a_training_job_resumes_from_the_step_at_which_it_was_stopped_and_on_fewer_gpus(self):
+        c = self.cluster
+        c.slice("demo", 4)
+        recipe = c.recipe("elastic", steps=1500, every=100000, gpus="4\nslice: demo\ncan_rescale: true\nmin_gpus: 2")
+        job = c.submit(recipe)
+        steps = lambda event: [m["step"] for m in c.api("GET", f"/api/v1/jobs/{job}/metrics")["items"] if m["event"] == event]
+        wait_for("it trains", lambda: steps("progress"), 60)
+        self.assertEqual(steps("checkpoint"), [])
+        shrinking = c.th_json("slice", "resize", "demo", "--gpus", 2)
+        self.assertIn(2, (shrinking["gpus"], shrinking["resizing_to_gpus"]))
+        wait_for("it is smaller", lambda: c.api("GET", "/api/v1/slices/demo")["gpus"] == 2, 30)
+        resumed = wait_for("it resumes", lambda: steps("resume"), 60)
+        self.assertEqual(resumed, steps("checkpoint"))  # of the step at which it was told to end
+        self.assertGreaterEqual(resumed[0], 1)
+        now = c.job(job)
+        self.assertEqual((now["attempt"], now["preemptions"], now["retries_used"], now["lost_steps"]), (2, 1, 0, 0))
+        wait_for("it goes on", lambda: steps("progress")[-1] > resumed[0], 60)
+        c.api("DELETE", f"/api/v1/jobs/{job}")
+        c.wait_job(job, ("cancelled",))
 
     def test_quotas_budgets_reservations_and_sizes(self):
         c = self.cluster
