@@ -54,7 +54,7 @@ class PlaceTest(unittest.TestCase):
             with open(path) as file:
                 page = file.read()
             self.assertIn("su13r0", page)
-            self.assertIn("simulated", page)
+            self.assertIn("Simulated", page)
 
 
 class OptimalTest(unittest.TestCase):
