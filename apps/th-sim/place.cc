@@ -40,7 +40,7 @@ struct Measured {
   std::vector<double> micros;  // decide, and the next snapshot; sorted
   double release_micros = 0;   // of all
   int64_t refused = 0, leaves = 0, spines = 0;
-  uint64_t hash = 14695981039346656037ull;
+  uint64_t hash = sim::kLogHashStart;
 
   double all_micros() const {
     double sum = release_micros;

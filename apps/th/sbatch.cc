@@ -18,6 +18,7 @@
 #include "base/units.h"
 #include "http/url.h"
 #include "job.h"
+#include "slurm.h"
 #include "terminal.h"
 
 extern char** environ;
@@ -144,13 +145,13 @@ Result<Json> sbatch(Context& context, const std::vector<std::string>& words) {
     return estimate;
   }
   TH_TRY(Json job, context.post("/jobs", request::to_json(asked.spec)));
-  const std::string id = text_of(job, "id"), number = id.substr(id.find('-') + 1);
+  const std::string number = plain_number(job);
   if (asked.parsable) {
     context.say(number);
   } else if (!asked.quiet) {
     context.say("Submitted batch job " + number);
   }
-  return asked.wait ? watch_job(context, id, false) : job;
+  return asked.wait ? watch_job(context, text_of(job, "id"), false) : job;
 }
 
 /// The options of srun are sbatch's; what it is not told it takes from the job that it stands in.

@@ -47,6 +47,9 @@ constexpr std::pair<const char*, const char*> kReasons[] = {
     {"window", "PartitionTimeLimit"},
     {"reservation", "Reservation"}};
 
+/// "12" of "job-12".
+std::string number_in(const std::string& id) { return id.substr(id.find('-') + 1); }
+
 std::string time_text(int64_t ns) { return ns == 0 ? "Unknown" : format_time(ns).substr(0, 19); }
 
 std::string exit_code(const Json& job) {
@@ -66,14 +69,11 @@ std::string resources(const Json& job) {
 
 }  // namespace
 
-std::string plain_number(const Json& job) {
-  const std::string id = text_of(job, "id");
-  return id.substr(id.find('-') + 1);
-}
+std::string plain_number(const Json& job) { return number_in(text_of(job, "id")); }
 
 std::string array_number(const Json& job) {
   const std::string id = text_of(object_of(job, "options"), "array_job");
-  return id.empty() ? "" : id.substr(id.find('-') + 1);
+  return id.empty() ? "" : number_in(id);
 }
 
 std::string shown_id(const Json& job) {
@@ -81,7 +81,7 @@ std::string shown_id(const Json& job) {
   const int64_t index = int_of(options, "array_index");
   const std::string array = array_number(job), step_of = text_of(options, "step_of");
   if (!array.empty()) return fmt::format("{}_{}", array, index);
-  if (!step_of.empty()) return fmt::format("{}.{}", step_of.substr(step_of.find('-') + 1), index);
+  if (!step_of.empty()) return fmt::format("{}.{}", number_in(step_of), index);
   return plain_number(job);
 }
 

@@ -69,47 +69,34 @@ void Api::attach(Controller& controller) {
 
 void Api::refuse_commands(std::optional<Error> why) { refusal_ = std::move(why); }
 
-Status Api::allow(Role role, const http::Request& request) const {
-  if (role == Role::kAnyone) return {};
+/// The operator's own key has no account and may name any.
+Result<ledger::Owner> Api::identify(Role role, const http::Request& request) const {
+  if (role == Role::kAnyone) return ledger::Owner{};
   auto token = request.bearer();
   if (!token) token = request.header("api-key");
   if (!token) return fail(Code::kUnauthenticated, "no key: send 'Authorization: Bearer KEY'");
   const std::string sha256 = sha256_hex(*token);
   if (role == Role::kGateway) {
-    if (equal_secret(sha256, gateway_token_sha256_)) return {};
+    if (equal_secret(sha256, gateway_token_sha256_)) return ledger::Owner{};
     return fail(Code::kUnauthenticated, "wrong gateway token");
   }
+  const ledger::State& state = controller_->core.state();
   // A batch script speaks for who submitted it, about jobs, while it runs.
-  if (role == Role::kUser && request.path.starts_with("/api/v1/jobs") &&
-      !controller_->core.job_of_key(*token).empty()) {
-    return {};
+  if (role == Role::kUser && request.path.starts_with("/api/v1/jobs")) {
+    if (const std::string job = controller_->core.job_of_key(*token); !job.empty())
+      return state.jobs.at(job).owner;
   }
-  for (const auto& [id, key] : controller_->core.state().keys) {
+  for (const auto& [id, key] : state.keys) {
     if (key.revoked || !equal_secret(sha256, key.sha256)) continue;
     if (role == Role::kAdmin && key.role != "admin") {
       return fail(Code::kPermissionDenied, "key '" + key.name + "' may not do this: it takes the admin key");
     }
-    return {};
-  }
-  return fail(Code::kUnauthenticated, "wrong or revoked key");
-}
-
-/// The operator's own key has no account and may name any.
-ledger::Owner Api::caller_of(const http::Request& request) const {
-  auto token = request.bearer();
-  if (!token) token = request.header("api-key");
-  if (!token) return {};
-  const ledger::State& state = controller_->core.state();
-  if (const std::string job = controller_->core.job_of_key(*token); !job.empty())
-    return state.jobs.at(job).owner;
-  const std::string sha256 = sha256_hex(*token);
-  ledger::Owner owner;
-  for (const auto& [id, key] : state.keys) {
-    if (key.revoked || key.sha256 != sha256) continue;
+    ledger::Owner owner;
     owner.user = key.name;
     owner.account = !key.account.empty() ? key.account : key.role == "admin" ? "" : reserve::kDefaultAccount;
+    return owner;
   }
-  return owner;
+  return fail(Code::kUnauthenticated, "wrong or revoked key");
 }
 
 void Api::add(http::Router& router, const char* method, const char* pattern, Role role, Raw handler) {
@@ -117,8 +104,9 @@ void Api::add(http::Router& router, const char* method, const char* pattern, Rol
   router.add(method, pattern, [this, role, on_loop](http::Request request, http::Responder responder) {
     auto shared = std::make_shared<http::Request>(std::move(request));
     const bool posted = loop_.post([this, role, on_loop, shared, responder] {
-      if (Status allowed = allow(role, *shared); !allowed) return responder.fail(allowed.error());
-      controller_->core.set_caller(caller_of(*shared));
+      Result<ledger::Owner> caller = identify(role, *shared);
+      if (!caller) return responder.fail(caller.error());
+      controller_->core.set_caller(*std::move(caller));
       (*on_loop)(*controller_, *shared, responder);
       controller_->core.set_caller({});
     });

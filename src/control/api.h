@@ -65,8 +65,8 @@ class Api {
   void add_event_routes(http::Router& router);
   void add_queue_routes(http::Router& router);
 
-  ledger::Owner caller_of(const http::Request& request) const;
-  Status allow(Role role, const http::Request& request) const;
+  /// Whose the request is. Errors: kUnauthenticated, kPermissionDenied.
+  Result<ledger::Owner> identify(Role role, const http::Request& request) const;
   void publish(const ledger::Entry& entry);
   void publish_progress(const std::string& job, const StoredLine& line);
 

@@ -11,8 +11,6 @@ namespace {
 
 constexpr size_t kLogReadBytes = 1 << 20;
 
-Json list(Json items) { return {{"items", std::move(items)}}; }
-
 Result<const ledger::Job*> find_job(Controller& c, const http::Request& request) {
   const std::string& id = request.params.at("id");
   if (const ledger::Job* job = c.core.state().find_job(id)) return job;
@@ -105,7 +103,7 @@ void Api::add_job_routes(http::Router& router) {
   read(router, "/api/v1/jobs", [](Controller& c, const http::Request&) -> Result<Json> {
     Json items = Json::array();
     for (const auto& [id, job] : c.core.state().jobs) items.push_back(job_json(c, job));
-    return list(std::move(items));
+    return list_json(std::move(items));
   });
   read(router, "/api/v1/jobs/{id}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::Job* job, find_job(c, request));
@@ -117,7 +115,7 @@ void Api::add_job_routes(http::Router& router) {
     for (const StoredLine& line : c.output.metrics(job->submitted.job)) {
       if (auto json = parse_json(line.line, "metrics line")) items.push_back(*std::move(json));
     }
-    return list(std::move(items));
+    return list_json(std::move(items));
   });
   add(router, "GET", "/api/v1/jobs/{id}/logs", Role::kUser,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
@@ -131,7 +129,7 @@ void Api::add_serving_routes(http::Router& router) {
     for (const auto& [name, versions] : c.core.state().models) {
       for (const auto& model : versions) items.push_back(model_json(model));
     }
-    return list(std::move(items));
+    return list_json(std::move(items));
   });
   read(router, "/api/v1/models/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     const std::string& name = request.params.at("name");
@@ -158,7 +156,7 @@ void Api::add_serving_routes(http::Router& router) {
     Json items = Json::array();
     for (const auto& [name, deployment] : c.core.state().deployments)
       items.push_back(deployment_json(c, deployment));
-    return list(std::move(items));
+    return list_json(std::move(items));
   });
   read(router, "/api/v1/deployments/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::Deployment* deployment, find_deployment(c, request));

@@ -9,8 +9,6 @@
 namespace th::control {
 namespace {
 
-Json list(Json items) { return {{"items", std::move(items)}}; }
-
 Result<const ledger::Slice*> find_slice(Controller& c, const http::Request& request) {
   const std::string& name = request.params.at("name");
   if (const ledger::Slice* slice = c.core.state().find_slice(name)) return slice;
@@ -38,7 +36,7 @@ void Api::add_fleet_routes(http::Router& router) {
     for (const auto& [id, vm] : c.core.state().vms) {
       if (vm.state != ledger::VmState::kDeleted) items.push_back(node_json(c, vm));
     }
-    return list(std::move(items));
+    return list_json(std::move(items));
   });
   write(router, "POST", "/api/v1/hosts/{host}/drain", Role::kAdmin,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
@@ -107,7 +105,7 @@ void Api::add_slice_routes(http::Router& router) {
   read(router, "/api/v1/slices", [](Controller& c, const http::Request&) -> Result<Json> {
     Json items = Json::array();
     for (const auto& [id, slice] : c.core.state().slices) items.push_back(slice_json(c, slice));
-    return list(std::move(items));
+    return list_json(std::move(items));
   });
   read(router, "/api/v1/slices/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::Slice* slice, find_slice(c, request));
@@ -140,7 +138,7 @@ void Api::add_key_routes(http::Router& router) {
       [](Controller& c, const http::Request&) -> Result<Json> {
         Json items = Json::array();
         for (const auto& [id, key] : c.core.state().keys) items.push_back(key_json(key));
-        return list(std::move(items));
+        return list_json(std::move(items));
       },
       Role::kAdmin);
   write(router, "DELETE", "/api/v1/keys/{id}", Role::kAdmin,

@@ -13,8 +13,6 @@
 namespace th::control {
 namespace {
 
-Json list(Json items) { return {{"items", std::move(items)}}; }
-
 Result<std::vector<std::string>> strings(const Json& body, const char* field) {
   std::vector<std::string> out;
   const auto found = body.find(field);
@@ -37,7 +35,6 @@ Result<std::vector<std::string>> choose_hosts(Controller& c, const Json& body,
   TH_TRY(const std::string series, get_string(body, "series", std::string()));
   if (hosts.empty() == (gpus == 0))
     return fail(Code::kInvalidArgument, "want either 'hosts', or 'gpus' and 'series'");
-  reserve::Claim claim{"asked", made.start_ns, made.end_ns, {}};
   if (gpus != 0) {
     reserve::Request request;
     request.name = made.reservation, request.gpus = gpus, request.series = series;
@@ -50,10 +47,10 @@ Result<std::vector<std::string>> choose_hosts(Controller& c, const Json& body,
   }
   std::ranges::sort(hosts);
   hosts.erase(std::unique(hosts.begin(), hosts.end()), hosts.end());
+  reserve::Claim claim{"asked", made.start_ns, made.end_ns, {}};
   for (const std::string& host : hosts) {
     TH_TRY(const fleet::HostIndex index, c.core.fleet().find_host(host));
-    const int32_t count = c.core.fleet().host(index).gpus;
-    claim.hosts.push_back({index, count >= 32 ? ~0u : (1u << count) - 1});
+    claim.hosts.push_back({index, reserve::all_gpus(c.core.fleet().host(index).gpus)});
   }
   std::ranges::sort(claim.hosts, {}, &reserve::HostGpus::host);
   auto free = c.core.snapshot().with_claim(claim);
@@ -128,7 +125,7 @@ Json accounts_json(const Controller& c) {
                      {"committed_microusd", standing.committed_microusd[i]},
                      {"cost_microusd", cost[i]}});
   }
-  return list(std::move(items));
+  return list_json(std::move(items));
 }
 
 void Api::add_queue_routes(http::Router& router) {
@@ -137,7 +134,7 @@ void Api::add_queue_routes(http::Router& router) {
   read(router, "/api/v1/reservations", [](Controller& c, const http::Request&) -> Result<Json> {
     Json items = Json::array();
     for (const auto& [name, of] : c.core.state().reservations) items.push_back(reservation_json(of));
-    return list(std::move(items));
+    return list_json(std::move(items));
   });
   write(router, "POST", "/api/v1/reservations", Role::kAdmin,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {

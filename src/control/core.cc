@@ -14,9 +14,6 @@ namespace {
 
 constexpr int64_t kSuspectHostNs = 30 * kSecond;
 
-/// Every GPU of `host` that a share of `gpus` means: whole hosts are leased, so the lowest ones.
-reserve::GpuMask mask_of(int64_t gpus) { return gpus >= 32 ? ~0u : (1u << gpus) - 1; }
-
 template <class E>
 std::string slice_of(const E& event, const ledger::State& state) {
   if constexpr (requires { event.slice; }) {
@@ -34,12 +31,12 @@ std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger:
                                        const fleet::Fleet& fleet) {
   std::map<reserve::HostIndex, reserve::GpuMask> hosts;
   auto add = [&](const std::string& id, int64_t gpus) {
-    if (auto host = fleet.find_host(id)) hosts[*host] |= mask_of(gpus);
+    if (auto host = fleet.find_host(id)) hosts[*host] |= reserve::all_gpus(gpus);
   };
   if (slice.live()) {
     for (const ledger::Share& share : slice.terms.hosts) add(share.host, share.gpus);
     if (slice.resize) {
-      for (const ledger::ResizeHost& host : slice.resize->asked.add) add(host.host, host.gpus);
+      for (const ledger::Share& host : slice.resize->asked.add) add(host.host, host.gpus);
     }
   }
   for (const std::string& id : slice.vms) {
@@ -177,7 +174,8 @@ void Core::refresh_reservation(const std::string& name) {
   reserve::Claim own{id, found->second.start_ns, found->second.end_ns, {}};
   for (const std::string& host : found->second.hosts) {
     const auto index = fleet().find_host(host);
-    if (index && !taken.count(host)) own.hosts.push_back({*index, mask_of(fleet().host(*index).gpus)});
+    if (index && !taken.count(host))
+      own.hosts.push_back({*index, reserve::all_gpus(fleet().host(*index).gpus)});
   }
   std::ranges::sort(own.hosts, {}, &reserve::HostGpus::host);
   if (!own.hosts.empty() && !claim(own)) log_error("reservation {} overlaps with a slice", name);

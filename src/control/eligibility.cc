@@ -129,6 +129,15 @@ std::optional<Waiting> check_array(const ledger::State& state, const Job& job, c
 
 }  // namespace
 
+Waiting waiting_of(const reserve::Refusal& refusal) {
+  Waiting waiting;
+  waiting.code = reserve::reason_name(refusal.reason);
+  waiting.text = refusal.text;
+  if (refusal.later) waiting.estimated_start_ns = refusal.later->start_ns;
+  if (!refusal.changes.empty()) waiting.smallest_change = refusal.changes[0].text;
+  return waiting;
+}
+
 std::vector<const Job*> jobs_meant(const ledger::State& state, const std::string& job,
                                    const SpecOf& spec_of) {
   const auto parts = split(job, '_');

@@ -8,6 +8,7 @@
 
 #include "ledger/state.h"
 #include "request/job_spec.h"
+#include "reserve/reserve.h"
 
 namespace th::control {
 
@@ -17,6 +18,8 @@ struct Waiting {
   int64_t estimated_start_ns = 0;  // 0: not known
   int64_t priority = 0;            // points (docs/queue.md)
 };
+
+Waiting waiting_of(const reserve::Refusal& refusal);
 
 using SpecOf = std::function<const request::JobSpec&(const ledger::Job&)>;
 

@@ -11,14 +11,6 @@ namespace {
 using ledger::Job;
 using ledger::Slice;
 
-Waiting waiting_of(const reserve::Refusal& refusal) {
-  Waiting out;
-  out.code = reserve::reason_name(refusal.reason), out.text = refusal.text;
-  if (refusal.later) out.estimated_start_ns = refusal.later->start_ns;
-  if (!refusal.changes.empty()) out.smallest_change = refusal.changes[0].text;
-  return out;
-}
-
 }  // namespace
 
 Result<Estimate> Jobs::estimate(const request::JobSpec& asked) {
@@ -31,22 +23,19 @@ Result<Estimate> Jobs::estimate(const request::JobSpec& asked) {
   if (partition && !spec.duration_ns) spec.duration_ns = partition->default_time_ns;
   const int64_t now_ns = core_.now_ns();
   Estimate out;
-  reserve::Pending mine;
-  mine.who = {account_of(owner), owner.user, qos_of(owner),
-              owner.partition,   now_ns,     spec.nice - spec.priority};
-  if (spec.deadline_ns != 0) mine.deadline_ns = spec.deadline_ns;
+  auto mine = [&](reserve::Request request) {
+    request.start_ns = spec.begin_ns;
+    return pending_of(spec, owner, now_ns, std::move(request));
+  };
   std::vector<reserve::Pending> pending;
   reserve::QueuePlan queue;
   if (slice_id.empty()) {
     TH_TRY(out.series, choose_series(spec));
-    mine.request =
-        own_request(core_.fleet(), spec.name, spec, out.series, spec.duration_ns.value_or(kDefaultBatchNs));
-    mine.request.start_ns = spec.begin_ns;
-    if (core_.state().reservations.count(spec.reservation)) mine.reservation = spec.reservation;
-    if (auto ever = reserve::decide(core_.snapshot(), mine.request, {}, now_ns); !ever && !ever.error().later)
-      return fail(ever.error().error());
-    pending.push_back(std::move(mine));
-    queue = look_at_queue(pending, pending[0].request.name);
+    pending.push_back(mine(
+        own_request(core_.fleet(), spec.name, spec, out.series, spec.duration_ns.value_or(kDefaultBatchNs))));
+    auto ever = reserve::decide(core_.snapshot(), pending[0].request, {}, now_ns);
+    if (!ever && !ever.error().later) return fail(ever.error().error());
+    queue = look_at_queue(pending, spec.name);
   } else {
     const Slice& slice = core_.state().slices.at(slice_id);
     out.partition = slice.terms.name, out.series = slice.terms.series;
@@ -55,27 +44,21 @@ Result<Estimate> Jobs::estimate(const request::JobSpec& asked) {
                      std::max(slice.terms.start_ns, now_ns)};
       return out;
     }
-    mine.request = request_in(slice, spec.name, spec);
-    mine.request.start_ns = spec.begin_ns;
-    pending.push_back(std::move(mine));
+    pending.push_back(mine(request_in(slice, spec.name, spec)));
     for (const std::string& id : core_.active_jobs()) {
       const Job& job = core_.state().jobs.at(id);
       const bool queued = job.slice == slice_id && !job.attempt_open && !job.cancelling() &&
                           !gangs_.count(id) && job.submitted.kind != "step";
       if (queued) pending.push_back(pending_job(job, request_in(slice, id, spec_of(job))));
-      pending.back().reservation.clear();
     }
+    for (reserve::Pending& each : pending) each.reservation.clear();
     queue = look_inside(slice, pending);
   }
   // Nothing is done of what the queue would do.
-  tl::expected<reserve::Plan, reserve::Refusal> plan = tl::unexpected(reserve::Refusal{});
-  for (const reserve::Decision& decision : queue.decisions) {
-    if (decision.index != 0) continue;
-    if (decision.start) plan = *decision.start;
-    if (!decision.start) plan = tl::unexpected(decision.refusal);
-  }
-  if (plan) out.plan = *plan;
-  if (!plan) out.waiting = waiting_of(plan.error()), out.plan = plan.error().later;
+  const auto own = std::ranges::find(queue.decisions, size_t{0}, &reserve::Decision::index);
+  TH_CHECK(own != queue.decisions.end());
+  out.plan = own->start ? own->start : own->refusal.later;
+  if (!own->start) out.waiting = waiting_of(own->refusal);
   if (out.plan && spec.begin_ns > now_ns && out.plan->start_ns <= spec.begin_ns) {
     out.waiting = {"begin_time", "it begins at " + format_time(spec.begin_ns) + " as it was asked to", "",
                    spec.begin_ns};

@@ -268,14 +268,7 @@ const Waiting* Jobs::waiting(const std::string& job) const {
 
 void Jobs::note(const std::string& job, Waiting waiting) { waiting_[job] = std::move(waiting); }
 
-void Jobs::note(const std::string& job, const reserve::Refusal& refusal) {
-  Waiting waiting;
-  waiting.code = reserve::reason_name(refusal.reason);
-  waiting.text = refusal.text;
-  if (refusal.later) waiting.estimated_start_ns = refusal.later->start_ns;
-  if (!refusal.changes.empty()) waiting.smallest_change = refusal.changes[0].text;
-  note(job, std::move(waiting));
-}
+void Jobs::note(const std::string& job, const reserve::Refusal& refusal) { note(job, waiting_of(refusal)); }
 
 reserve::Snapshot Jobs::reservations() const {
   core_.extend_overdue_claims();  // a lease may have run out since the last step
@@ -293,7 +286,7 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Runni
   for (const ledger::Share& share : slice.terms.hosts) {
     const ledger::Vm* vm = live_vm(core_.state(), slice, share.host);
     if (!vm || vm->state != ledger::VmState::kReady) continue;
-    hosts.push_back({*core_.fleet().find_host(share.host), (vm->gpus >= 32 ? ~0u : (1u << vm->gpus) - 1)});
+    hosts.push_back({*core_.fleet().find_host(share.host), reserve::all_gpus(vm->gpus)});
   }
   std::sort(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) { return a.host < b.host; });
   reserve::Snapshot inside = reserve::Snapshot::within(core_.fleet_ptr(), hosts);

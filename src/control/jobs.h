@@ -86,8 +86,9 @@ class Jobs {
   reserve::QueuePlan look_at_queue(std::vector<reserve::Pending>& pending, std::string_view find_changes);
   reserve::Running running_job(const ledger::Job& job, reserve::Claim claim);
   std::vector<reserve::Running> running_slices();
-  reserve::Standpoint standpoint(const ledger::Job& job);
   reserve::Pending pending_job(const ledger::Job& job, reserve::Request request);
+  reserve::Pending pending_of(const request::JobSpec& spec, const ledger::Owner& owner, int64_t submitted_ns,
+                              reserve::Request request) const;
   reserve::QueuePlan look_inside(const ledger::Slice& slice, std::span<const reserve::Pending> pending);
   void preempt(const reserve::Preemption& preemption);
   void preempt_job(const ledger::Job& job, const std::string& by, const std::string& why, int64_t ends_ns);

@@ -29,19 +29,23 @@ int64_t with_margin(const reserve::QueuePolicy& policy, const reserve::Standpoin
   return std::max(duration_ns, std::min(duration_ns + kMinute, most_ns));
 }
 
-}  // namespace
-
-reserve::Standpoint Jobs::standpoint(const Job& job) {
-  const request::JobSpec& spec = spec_of(job);
-  return {account_of(job.owner), job.owner.user,   qos_of(job.owner),
-          job.owner.partition,   job.submitted_ns, spec.nice - spec.priority};
+reserve::Standpoint standpoint_of(const request::JobSpec& spec, const ledger::Owner& owner,
+                                  int64_t submitted_ns) {
+  return {account_of(owner), owner.user,   qos_of(owner),
+          owner.partition,   submitted_ns, spec.nice - spec.priority};
 }
 
+}  // namespace
+
 reserve::Pending Jobs::pending_job(const Job& job, reserve::Request request) {
-  const request::JobSpec& spec = spec_of(job);
+  return pending_of(spec_of(job), job.owner, job.submitted_ns, std::move(request));
+}
+
+reserve::Pending Jobs::pending_of(const request::JobSpec& spec, const ledger::Owner& owner,
+                                  int64_t submitted_ns, reserve::Request request) const {
   reserve::Pending pending;
   pending.request = std::move(request);
-  pending.who = standpoint(job);
+  pending.who = standpoint_of(spec, owner, submitted_ns);
   if (spec.deadline_ns != 0) pending.deadline_ns = spec.deadline_ns;
   if (core_.state().reservations.count(spec.reservation)) pending.reservation = spec.reservation;
   return pending;
@@ -55,7 +59,7 @@ int64_t Jobs::grace_ms(const Job& job) const {
 reserve::Running Jobs::running_job(const Job& job, reserve::Claim claim) {
   reserve::Running running;
   running.claim = std::move(claim);
-  running.who = standpoint(job);
+  running.who = standpoint_of(spec_of(job), job.owner, job.submitted_ns);
   running.started_ns = job.attempt_started_ns, running.saved_ns = job.checkpoint_ns;
   running.preemptible = job.attempt_open && !job.cancelling() && job.submitted.kind == "batch";
   if (job.preempted_until_ns != 0 && !job.attempt_open) {

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <map>
 #include <set>
 
@@ -131,17 +130,10 @@ Status Slices::grow(const Slice& slice, int64_t gpus, const reserve::Snapshot& r
   asked.price_microusd =
       slice.terms.price_microusd +
       cost_microusd(more.request.gpus, more.request.duration_ns, slice.terms.microusd_per_gpu_hour);
-  std::vector<ledger::Share> shares;
-  for (const reserve::HostGpus& part : plan->hosts) {
-    const fleet::Host& host = core_.fleet().host(part.host);
-    const fleet::Rack& rack = core_.fleet().rack(host.rack);
-    shares.push_back({host.id, rack.id, core_.fleet().switches()[static_cast<size_t>(rack.leaf_switch)].id,
-                      std::popcount(part.gpus)});
-    const ledger::Share& share = shares.back();
-    asked.add.push_back({share.host, share.rack, share.leaf, share.gpus});
-  }
+  asked.add = shares_of(*plan, core_.fleet());
+  const std::vector<ledger::Share> added = asked.add;
   core_.stage(std::move(asked));
-  for (const ledger::Share& share : shares) request_vm(slice, share);
+  for (const ledger::Share& share : added) request_vm(slice, share);
   return {};
 }
 
@@ -237,7 +229,7 @@ void Slices::advance_resize(const Slice& slice) {
   if (slice.resize->asked.gpus < slice.terms.gpus) return advance_shrink(slice);
   const ledger::SliceResizing asked = slice.resize->asked;
   bool all_ready = true;
-  for (const ledger::ResizeHost& host : asked.add) {
+  for (const ledger::Share& host : asked.add) {
     const Vm* vm = added_vm(core_.state(), slice, host.host);
     const bool lost = !vm || vm->state == VmState::kDown || vm->state == VmState::kDeleted;
     const bool late = vm && vm->state != VmState::kReady &&

@@ -23,24 +23,14 @@ constexpr int64_t kRepairIntervalNs = kSecond;
 constexpr int64_t kCreateTimeoutNs = 30 * kSecond;
 constexpr int64_t kRemoveTimeoutNs = 30 * kSecond;
 
-std::vector<Share> shares_of(const reserve::Plan& plan, const fleet::Fleet& fleet) {
-  std::vector<Share> out;
-  for (const reserve::HostGpus& part : plan.hosts) {
-    const fleet::Host& host = fleet.host(part.host);
-    const fleet::Rack& rack = fleet.rack(host.rack);
-    const std::string& leaf = fleet.switches()[static_cast<size_t>(rack.leaf_switch)].id;
-    out.push_back({host.id, rack.id, leaf, std::popcount(part.gpus)});
-  }
-  return out;
+bool has_host(const std::vector<Share>& shares, const std::string& host) {
+  return std::ranges::find(shares, host, &Share::host) != shares.end();
 }
 
-bool is_paid(const Slice& slice, const std::string& host) {
-  return std::ranges::find(slice.terms.hosts, host, &Share::host) != slice.terms.hosts.end();
-}
+bool is_paid(const Slice& slice, const std::string& host) { return has_host(slice.terms.hosts, host); }
 
 bool is_added(const Slice& slice, const std::string& host) {
-  return slice.resize && std::ranges::find(slice.resize->asked.add, host, &ledger::ResizeHost::host) !=
-                             slice.resize->asked.add.end();
+  return slice.resize && has_host(slice.resize->asked.add, host);
 }
 
 /// Names that ids have: they would be found in place of each other.
@@ -53,6 +43,17 @@ bool looks_like_id(const std::string& name) {
 }
 
 }  // namespace
+
+std::vector<Share> shares_of(const reserve::Plan& plan, const fleet::Fleet& fleet) {
+  std::vector<Share> out;
+  for (const reserve::HostGpus& part : plan.hosts) {
+    const fleet::Host& host = fleet.host(part.host);
+    const fleet::Rack& rack = fleet.rack(host.rack);
+    const std::string& leaf = fleet.switches()[static_cast<size_t>(rack.leaf_switch)].id;
+    out.push_back({host.id, rack.id, leaf, std::popcount(part.gpus)});
+  }
+  return out;
+}
 
 Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations) {
   if (looks_like_id(spec.name)) {

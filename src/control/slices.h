@@ -96,4 +96,7 @@ class Slices {
   bool closing_ = false;
 };
 
+/// The plan's hosts as the ledger names them.
+std::vector<ledger::Share> shares_of(const reserve::Plan& plan, const fleet::Fleet& fleet);
+
 }  // namespace th::control

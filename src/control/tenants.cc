@@ -21,13 +21,6 @@ std::string qos_of(const ledger::Owner& owner) {
   return owner.spot ? reserve::kSpotQos : reserve::kDefaultQos;
 }
 
-size_t Tenants::index_of(const std::string& account) const {
-  auto found = std::ranges::find(policy_.accounts, account, &reserve::AccountSpec::name);
-  if (found == policy_.accounts.end())
-    found = std::ranges::find(policy_.accounts, reserve::kDefaultAccount, &reserve::AccountSpec::name);
-  return static_cast<size_t>(found - policy_.accounts.begin());
-}
-
 void Tenants::refresh(const ledger::Slice& slice) {
   const std::string& id = slice.terms.slice;
   const std::string account = account_of(slice.owner);
@@ -44,7 +37,7 @@ void Tenants::refresh(const ledger::Slice& slice) {
   live_.erase(id);
   if (!ended_.insert(id).second) return;
   const int64_t cost = slice.cost_microusd_at(slice.ended_ns);
-  for (const reserve::AccountSpec* at = &policy_.accounts[index_of(account)]; at;
+  for (const reserve::AccountSpec* at = &policy_.accounts[policy_.account_index(account)]; at;
        at = policy_.find_account(at->parent)) {
     const auto node = static_cast<size_t>(at - policy_.accounts.data());
     closed_[{node, period_of(*at, slice.held_ns)}] += cost;
@@ -56,7 +49,7 @@ reserve::Standing Tenants::standing(const ledger::State& state, int64_t now_ns) 
   const size_t count = policy_.accounts.size();
   out.usage_gpu_s.assign(count, 0), out.committed_microusd.assign(count, 0);
   for (const auto& [name, usage] : state.accounts) {
-    out.usage_gpu_s[index_of(name.empty() ? reserve::kDefaultAccount : name)] +=
+    out.usage_gpu_s[policy_.account_index(name.empty() ? reserve::kDefaultAccount : name)] +=
         usage.at(now_ns, state.half_life_ns);
   }
   for (size_t i = 0; i < count; ++i) {
@@ -70,7 +63,7 @@ reserve::Standing Tenants::standing(const ledger::State& state, int64_t now_ns) 
 
 void Tenants::add(std::vector<int64_t>& committed, const std::string& account, int64_t held_ns,
                   int64_t microusd, int64_t now_ns) const {
-  for (const reserve::AccountSpec* at = &policy_.accounts[index_of(account)]; at;
+  for (const reserve::AccountSpec* at = &policy_.accounts[policy_.account_index(account)]; at;
        at = policy_.find_account(at->parent)) {
     if (period_of(*at, held_ns) == period_of(*at, now_ns))
       committed[static_cast<size_t>(at - policy_.accounts.data())] += microusd;

@@ -33,7 +33,6 @@ class Tenants {
     reserve::Use use;
     int64_t held_ns = 0, microusd = 0;
   };
-  size_t index_of(const std::string& account) const;
   void add(std::vector<int64_t>& committed, const std::string& account, int64_t held_ns, int64_t microusd,
            int64_t now_ns) const;
 

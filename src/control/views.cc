@@ -56,6 +56,8 @@ Json parsed(const std::string& text) {
 
 }  // namespace
 
+Json list_json(Json items) { return {{"items", std::move(items)}}; }
+
 Json fleet_json(const Controller& c) {
   const fleet::Fleet& fleet = c.core.fleet();
   Json sites = Json::array(), racks = Json::array(), series = Json::array();

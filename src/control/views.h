@@ -8,6 +8,8 @@
 
 namespace th::control {
 
+/// {"items": [...]}: what every list is told as.
+Json list_json(Json items);
 Json fleet_json(const Controller& c);
 Json offer_json(const Controller& c, const std::string& series, const Offer& offer);
 Json slice_json(const Controller& c, const ledger::Slice& slice);

@@ -120,8 +120,8 @@ Status apply(State& state, const SliceResized& e, int64_t now_ns) {
   std::erase_if(
       hosts, [&](const Share& share) { return std::ranges::find(e.remove, share.host) != e.remove.end(); });
   if (slice.resize) {
-    for (const ResizeHost& host : slice.resize->asked.add)
-      hosts.push_back({host.host, host.rack, host.leaf, host.gpus});
+    const std::vector<Share>& add = slice.resize->asked.add;
+    hosts.insert(hosts.end(), add.begin(), add.end());
   }
   slice.terms.gpus = e.gpus, slice.terms.price_microusd = e.price_microusd;
   slice.resize.reset();

@@ -12,12 +12,6 @@
 
 namespace th::ledger {
 
-/// A share of one host that a slice owns.
-struct Share {
-  std::string host, rack, leaf;
-  int64_t gpus = 0;
-  TH_PART() { v("host", e.host), v("rack", e.rack), v("leaf", e.leaf), v("gpus", e.gpus); }
-};
 struct ModelFile {
   std::string name;
   int64_t bytes = 0;

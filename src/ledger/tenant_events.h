@@ -51,16 +51,11 @@ struct JobRequeued {
   TH_EVENT("job_requeued") { v("job", e.job), v("reason", e.reason); }
 };
 
-struct ResizeHost {
-  std::string host, rack, leaf;
-  int64_t gpus = 0;
-  TH_PART() { v("host", e.host), v("rack", e.rack), v("leaf", e.leaf), v("gpus", e.gpus); }
-};
 /// Hosts are kept for the slice beside those it has, until it has them or gives them up. gpus, price: then.
 struct SliceResizing {
   std::string slice;
   int64_t gpus = 0, price_microusd = 0;
-  std::vector<ResizeHost> add;
+  std::vector<Share> add;
   TH_EVENT("slice_resizing") {
     v("slice", e.slice), v("gpus", e.gpus), v("price_microusd", e.price_microusd), v("add", e.add);
   }

@@ -41,13 +41,7 @@ Accounts::Accounts(const QueuePolicy& policy, Standing standing, std::vector<Use
   rank_leaves(std::move(top), rank);
 }
 
-size_t Accounts::index_of(std::string_view name) const {
-  auto found = std::ranges::find(policy_->accounts, name, &AccountSpec::name);
-  if (found == policy_->accounts.end())
-    found = std::ranges::find(policy_->accounts, kDefaultAccount, &AccountSpec::name);
-  TH_CHECK(found != policy_->accounts.end());
-  return static_cast<size_t>(found - policy_->accounts.begin());
-}
+size_t Accounts::index_of(std::string_view name) const { return policy_->account_index(name); }
 
 double Accounts::usage_below(size_t account) const {
   double usage = standing_.usage_gpu_s[account];

@@ -174,6 +174,12 @@ void add_missing(QueuePolicy& policy) {
 const AccountSpec* QueuePolicy::find_account(std::string_view name) const {
   return find_named(accounts, name);
 }
+size_t QueuePolicy::account_index(std::string_view name) const {
+  const AccountSpec* found = find_account(name);
+  if (!found) found = find_account(kDefaultAccount);
+  TH_CHECK(found != nullptr);
+  return static_cast<size_t>(found - accounts.data());
+}
 const Qos* QueuePolicy::find_qos(std::string_view name) const { return find_named(qos, name); }
 const Partition* QueuePolicy::find_partition(std::string_view name) const {
   return find_named(partitions, name);

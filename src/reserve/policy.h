@@ -67,6 +67,8 @@ struct QueuePolicy {
   int64_t spot_discount_ppm = 600'000;  // off the list price for a slice that may be preempted
 
   const AccountSpec* find_account(std::string_view name) const;
+  /// Into `accounts`; an account that the policy does not have counts as "default".
+  size_t account_index(std::string_view name) const;
   const Qos* find_qos(std::string_view name) const;
   const Partition* find_partition(std::string_view name) const;
 };

@@ -10,27 +10,12 @@
 
 #include "reserve/preempt.h"
 #include "reserve/queue.h"
+#include "reserve/test_fleet.h"
 
 namespace th::reserve {
 namespace {
 
 constexpr int64_t kGpusPerHost = 2;  // LOCAL
-
-std::shared_ptr<const Fleet> make_fleet(int hosts) {
-  fleet::FleetParts parts;
-  parts.name = "small";
-  parts.sites = {{"s"}};
-  parts.switches.push_back({"l0", fleet::SwitchTier::kLeaf});
-  fleet::Rack rack;
-  rack.id = "r0", rack.power_budget_w = 1'000'000;
-  parts.racks.push_back(rack);
-  for (int h = 0; h < hosts; ++h) {
-    fleet::Host host;
-    host.id = "h" + std::to_string(h);
-    parts.hosts.push_back(host);
-  }
-  return std::make_shared<const Fleet>(std::move(parts));
-}
 
 /// root ─ a (a1, a2: may borrow from each other), b. Quotas are drawn.
 QueuePolicy any_policy() {
@@ -129,7 +114,7 @@ Pending any_pending(const std::string& name, int64_t now, int hosts) {
 World any_world() {
   World world;
   const int hosts = *rc::gen::inRange(2, 7);
-  world.fleet = make_fleet(hosts);
+  world.fleet = one_leaf_fleet(hosts);
   world.policy = any_policy();
   int name = 0;
   for (int round = 0; round < 3; ++round) {
@@ -253,7 +238,7 @@ TEST(QueueProperty, NothingStarvesUnderAStreamOfOthers) {
   EXPECT_TRUE(rc::check([] {
     World world;
     const int hosts = *rc::gen::inRange(2, 6);
-    world.fleet = make_fleet(hosts);
+    world.fleet = one_leaf_fleet(hosts);
     world.policy = any_policy();
     for (AccountSpec& account : world.policy.accounts) account.max_gpus.reset(), account.borrow = false;
     Pending big = any_pending("big", world.now, hosts);
@@ -281,7 +266,7 @@ TEST(QueueProperty, NothingStarvesUnderAStreamOfOthers) {
 TEST(QueueProperty, TheOwnerOfAQuotaGetsItBack) {
   EXPECT_TRUE(rc::check([] {
     World world;
-    world.fleet = make_fleet(4);
+    world.fleet = one_leaf_fleet(4);
     world.policy = any_policy();
     for (AccountSpec& account : world.policy.accounts) {
       account.max_gpus.reset();

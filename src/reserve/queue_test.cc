@@ -5,29 +5,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "reserve/test_fleet.h"
+
 namespace th::reserve {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-/// One leaf of `hosts` hosts of two GPUs.
-std::shared_ptr<const Fleet> fleet_of(int hosts) {
-  fleet::FleetParts parts;
-  parts.name = "small";
-  parts.sites = {{"s"}};
-  parts.switches.push_back({"l0", fleet::SwitchTier::kLeaf});
-  fleet::Rack rack;
-  rack.id = "r0", rack.power_budget_w = 1'000'000;
-  parts.racks.push_back(rack);
-  for (int h = 0; h < hosts; ++h) {
-    fleet::Host host;
-    host.id = "h" + std::to_string(h);
-    parts.hosts.push_back(host);
-  }
-  return std::make_shared<const Fleet>(std::move(parts));
-}
 
 Pending ask(const std::string& name, int64_t gpus, const std::string& account = "default",
             const std::string& qos = "normal") {
@@ -39,7 +24,7 @@ Pending ask(const std::string& name, int64_t gpus, const std::string& account = 
 
 struct Queue {
   explicit Queue(int hosts, std::string_view yaml = "{}")
-      : snapshot(fleet_of(hosts)), policy(parse_policy(yaml, "policy.yaml").value()) {}
+      : snapshot(one_leaf_fleet(hosts)), policy(parse_policy(yaml, "policy.yaml").value()) {}
 
   void run(const std::string& id, int64_t gpus, const std::string& account = "default",
            const std::string& qos = "normal") {

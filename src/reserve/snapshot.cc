@@ -199,7 +199,7 @@ Snapshot Snapshot::within(std::shared_ptr<const Fleet> fleet, std::span<const Ho
   for (const HostGpus& host : sorted) {
     Page& page = editor.page_of(host.host);
     page.exists[static_cast<size_t>(editor.slot_of(host.host))] =
-        host.gpus & detail::all_gpus(root.fleet->host(host.host).gpus);
+        host.gpus & all_gpus(root.fleet->host(host.host).gpus);
   }
   return Snapshot(editor.finish());
 }
@@ -225,7 +225,7 @@ Result<Snapshot> Snapshot::with_claim(const Claim& claim) const {
     Page& page = editor.page_of(part.host);
     int32_t slot = editor.slot_of(part.host);
     GpuMask exists =
-        is_slice() ? page.exists[static_cast<size_t>(slot)] : detail::all_gpus(fleet().host(part.host).gpus);
+        is_slice() ? page.exists[static_cast<size_t>(slot)] : all_gpus(fleet().host(part.host).gpus);
     if (part.gpus == 0 || (part.gpus & ~exists) != 0) {
       return refuse(fmt::format("host '{}' has no such GPUs here", id));
     }

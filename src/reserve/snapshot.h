@@ -20,6 +20,9 @@ using fleet::RackIndex;
 
 using GpuMask = uint32_t;  // bit i: GPU i of the host
 
+/// The lowest `count` GPUs; of a whole host, all that it has.
+inline GpuMask all_gpus(int64_t count) { return count >= 32 ? ~GpuMask{0} : (GpuMask{1} << count) - 1; }
+
 struct HostGpus {
   HostIndex host = 0;
   GpuMask gpus = 0;

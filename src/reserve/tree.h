@@ -88,8 +88,6 @@ struct Root {
 
 inline size_t clear_bit(int64_t hosts) { return hosts < 63 ? static_cast<size_t>(hosts) : 63; }
 
-inline GpuMask all_gpus(int32_t count) { return count >= 32 ? ~GpuMask{0} : (GpuMask{1} << count) - 1; }
-
 inline const Chunk* find_chunk(const Root& root, fleet::LeafIndex leaf) {
   return root.chunks[static_cast<size_t>(leaf) / kLeavesPerChunk].get();
 }

@@ -23,7 +23,6 @@ constexpr std::array<SizeCount, 10> kPhillySizes = {
 
 constexpr int kMaxRefusals = 200;
 constexpr int kSwings = 3;
-constexpr uint64_t kFnvPrime = 1099511628211ull;
 
 reserve::Policy quick() {
   reserve::Policy policy;
@@ -44,8 +43,8 @@ int64_t draw_philly_gpus(Prng& random) {
 
 void hash_plan(uint64_t& hash, const reserve::Plan& plan) {
   for (const reserve::HostGpus& part : plan.hosts) {
-    hash = (hash ^ static_cast<uint64_t>(part.host)) * kFnvPrime;
-    hash = (hash ^ part.gpus) * kFnvPrime;
+    hash_word(hash, static_cast<uint64_t>(part.host));
+    hash_word(hash, part.gpus);
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/env.h"
 #include "reserve/reserve.h"
+#include "sim/log_hash.h"
 #include "sim/report/report.h"
 
 namespace th::sim {
@@ -46,10 +47,10 @@ class Load {
   Prng random_;
   std::vector<reserve::Claim> claims_;
   int64_t gpus_ = 0, gpus_taken_ = 0, refused_ = 0, next_id_ = 0;
-  uint64_t log_hash_ = 14695981039346656037ull;
+  uint64_t log_hash_ = kLogHashStart;
 };
 
-/// Adds a placement to a hash of decisions (FNV-1a).
+/// Adds a placement to a hash of decisions.
 void hash_plan(uint64_t& hash, const reserve::Plan& plan);
 
 /// A request for so many GPUs now, for a day, with nothing else asked.

@@ -290,7 +290,7 @@ OptimalResult run_optimal(int64_t cases, uint64_t seed) {
   Prng random(seed);
   OptimalResult result;
   double sum = 0;
-  result.log_hash = 14695981039346656037ull;
+  result.log_hash = kLogHashStart;
   for (; result.cases < cases; ++result.cases) {
     Case entry = any_case(random);
     Exhaustive exhaustive(entry);

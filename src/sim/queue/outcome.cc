@@ -16,7 +16,7 @@ void QueueSamples::add(const QueueSample& sample) {
 }
 
 void LogHash::add(uint64_t value) {
-  for (int byte = 0; byte < 8; ++byte) hash_ = (hash_ ^ ((value >> (8 * byte)) & 0xff)) * 1099511628211ull;
+  for (int byte = 0; byte < 8; ++byte) hash_word(hash_, (value >> (8 * byte)) & 0xff);
 }
 
 void LogHash::add(double value) { add(std::bit_cast<uint64_t>(value)); }

@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "sim/log_hash.h"
+
 namespace th::sim {
 
 /// The cluster at one moment.
@@ -25,7 +27,7 @@ class QueueSamples {
   int64_t stride_ = 1, seen_ = 0;
 };
 
-/// FNV-1a over what happened, in order.
+/// Over numbers, each as its eight bytes.
 class LogHash {
  public:
   void add(uint64_t value);
@@ -33,7 +35,7 @@ class LogHash {
   uint64_t value() const { return hash_; }
 
  private:
-  uint64_t hash_ = 14695981039346656037ull;
+  uint64_t hash_ = kLogHashStart;
 };
 
 /// The value at index ⌊fraction · n⌋ of the sorted values, at most the last; 0 of none. Reorders `values`.

@@ -1,19 +1,8 @@
+#include "sim/trace/fuzz_trace.h"
 #include "sim/trace/muri.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::string_view text(reinterpret_cast<const char*>(data), size);
-  for (auto on_bad : {th::sim::OnBadLine::kRefuse, th::sim::OnBadLine::kSkip}) {
-    const th::sim::QueueTraceOptions options{.csv = {.file = "fuzz", .on_bad = on_bad}, .most_gpus = 64};
-    th::sim::Skipped skipped;
-    auto read = th::sim::read_muri(text, options, skipped);
-    if (!read) {
-      TH_CHECK(read.error().message.starts_with("fuzz:"));
-      continue;
-    }
-    for (const auto& job : *read) {
-      TH_CHECK(job.gpus >= 1 && job.gpus <= 64 && job.submit_s >= 0);
-      TH_CHECK(job.iterations * job.iteration_s > 0);
-    }
-  }
-  return 0;
+  return th::sim::fuzz_trace(data, size, th::sim::read_muri, [](const th::sim::MuriJob& job) {
+    return job.iterations * job.iteration_s > 0;
+  });
 }

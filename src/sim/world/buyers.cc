@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/units.h"
+#include "sim/log_hash.h"
 
 namespace th::sim {
 namespace {
@@ -17,10 +18,6 @@ using ledger::SliceState;
 constexpr int64_t kGiveUpNs = 10 * kSecond;  // of an answer: then the command is sent again
 constexpr int64_t kBackOffNs = 2 * kSecond;
 constexpr size_t kMaxSlices = 2, kMaxJobs = 2;  // of one buyer, ended ones that it does not know of included
-
-void mix(uint64_t& hash, std::string_view text) {  // FNV-1a
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
-}
 
 }  // namespace
 
@@ -179,7 +176,7 @@ void Buyers::send(const std::shared_ptr<Command>& command) {
 }
 
 void Buyers::answered(const std::shared_ptr<Command>& command, int status, const std::string& body) {
-  mix(hash_, fmt::format("{} {} {}", command->key, status, body));
+  hash_text(hash_, fmt::format("{} {} {}", command->key, status, body));
   if (status >= 500 && !command->answered) {
     const int64_t attempt = command->tries;
     clock_.after(kBackOffNs, [this, command, attempt] {

@@ -10,6 +10,7 @@
 
 #include "base/env.h"
 #include "base/units.h"
+#include "sim/log_hash.h"
 #include "sim/world/round.h"
 
 namespace th::sim {
@@ -33,15 +34,15 @@ Status check(const ChaosOptions& options) {
 
 Result<ChaosResult> run_chaos(const ChaosOptions& options) {
   TH_RETURN_IF_ERROR(check(options));
-  std::string scratch = (std::filesystem::temp_directory_path() / "th-sim-XXXXXX").string();
-  if (::mkdtemp(scratch.data()) == nullptr) return fail(errno_error(scratch, errno));
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> trace(nullptr, &std::fclose);
   if (!options.trace_file.empty()) {
     trace.reset(std::fopen(options.trace_file.c_str(), "w"));
     if (!trace) return fail(errno_error(options.trace_file, errno));
   }
+  std::string scratch = (std::filesystem::temp_directory_path() / "th-sim-XXXXXX").string();
+  if (::mkdtemp(scratch.data()) == nullptr) return fail(errno_error(scratch, errno));
   ChaosResult result;
-  result.hash = 0xcbf29ce484222325ull;
+  result.hash = kLogHashStart;
   Prng seeds(static_cast<uint64_t>(options.seed));
   while (result.steps < options.steps &&
          static_cast<int64_t>(result.violations.size()) < options.max_violations) {

@@ -9,6 +9,7 @@
 #include "base/env.h"
 #include "base/units.h"
 #include "reserve/reserve.h"
+#include "sim/log_hash.h"
 #include "sim/world/faults.h"
 
 namespace th::sim {
@@ -37,7 +38,7 @@ class Run {
     mtbf_s_ = kLlama3Days * 86'400.0 / kLlama3Interruptions / share;
     end_s_ = static_cast<double>(o_.days) * 86'400;
     out_.expected_interruptions = end_s_ / mtbf_s_;
-    out_.hash = 0xcbf29ce484222325ull;
+    out_.hash = kLogHashStart;
     for (const FaultKind& kind : llama3_faults()) out_.by_kind.emplace_back(kind.name, 0);
   }
   Llama3Result go();
@@ -56,9 +57,6 @@ class Run {
   void give_back_repaired();
   bool replace(size_t slot);
   void claim(reserve::HostIndex host, bool wanted);
-  void mix(const std::string& text) {
-    for (const char c : text) out_.hash = (out_.hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
-  }
 
   const Llama3Options& o_;
   Prng prng_;
@@ -170,7 +168,7 @@ bool Run::replace(size_t slot) {
   policy.find_changes = false;
   const auto plan = reserve::decide(snapshot_, request, policy, static_cast<int64_t>(now_s_ * 1e9));
   if (!plan) return false;
-  mix(fmt::format("{} replaces {};", plan->hosts[0].host, hosts_[slot]));
+  hash_text(out_.hash, fmt::format("{} replaces {};", plan->hosts[0].host, hosts_[slot]));
   hosts_[slot] = plan->hosts[0].host;
   claim(hosts_[slot], true);
   ++out_.replaced_hosts;
@@ -186,7 +184,7 @@ void Run::interrupt() {
     ++out_.interruptions;
     out_.interruption_times_s.push_back(now_s_);
     ++out_.by_kind[static_cast<size_t>(&kind - llama3_faults().data())].second;
-    mix(fmt::format("{:.6f} {} {};", now_s_, kind.name, hosts_[slot]));
+    hash_text(out_.hash, fmt::format("{:.6f} {} {};", now_s_, kind.name, hosts_[slot]));
     const fleet::Host& host = snapshot_.fleet().host(hosts_[slot]);
     const int32_t rack = host.rack;
     if (kind.takes == Takes::kRack) {

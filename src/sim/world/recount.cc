@@ -158,7 +158,7 @@ int64_t Recount::ready_gpus(const std::string& slice, const std::string& host) c
 
 void Recount::on(const ledger::SliceResizing& e) {
   Lease& lease = leases_.at(e.slice);
-  for (const ledger::ResizeHost& share : e.add) {
+  for (const ledger::Share& share : e.add) {
     if (lease.hosts.count(share.host))
       violation_(kDoubleLease, fmt::format("{} has {} already", e.slice, share.host));
     lease.adding[share.host] = share.gpus;

@@ -8,6 +8,7 @@
 
 #include "base/units.h"
 #include "ledger/store.h"
+#include "sim/log_hash.h"
 #include "sim/world/buyers.h"
 #include "sim/world/control_plane.h"
 #include "sim/world/disk.h"
@@ -157,7 +158,7 @@ void Round::trace(const std::string& text) const {
 void Round::take(const ledger::Entry& entry) {
   const std::string text = fmt::format("{} {} {} {}", entry.seq, entry.time_ns, ledger::kind_of(entry.event),
                                        ledger::event_to_json(entry.event));
-  for (const char c : text) result_.hash = (result_.hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  hash_text(result_.hash, text);
   trace(text);
   ++result_.events;
   if (const auto* running = std::get_if<ledger::AttemptRunning>(&entry.event)) {
@@ -287,8 +288,7 @@ void Round::run() {
   }
   if (!bad_) end_faults();
   if (!bad_ && settle()) check_settled();
-  const uint64_t answers = buyers_->hash();
-  result_.hash = (result_.hash ^ answers) * 0x100000001b3ull;
+  hash_word(result_.hash, buyers_->hash());
   result_.faults += num_faults_ + cloud_.misbehaved();
   result_.crashes += plane_->deaths(), result_.restarts += plane_->starts() - 1;
   result_.commands += buyers_->commands(), result_.acknowledged += buyers_->acknowledged();
