@@ -47,6 +47,7 @@ Result<std::vector<std::string>> choose_hosts(Controller& c, const Json& body,
   }
   std::ranges::sort(hosts);
   hosts.erase(std::unique(hosts.begin(), hosts.end()), hosts.end());
+  c.core.extend_overdue_claims();  // a lease may have run out since the last step
   reserve::Claim claim{"asked", made.start_ns, made.end_ns, {}};
   for (const std::string& host : hosts) {
     TH_TRY(const fleet::HostIndex index, c.core.fleet().find_host(host));

@@ -26,6 +26,14 @@ std::string slice_of(const E& event, const ledger::State& state) {
   }
 }
 
+std::string reservation_id(const std::string& name) { return "reservation " + name; }
+
+bool share_a_host(const reserve::Claim& a, const reserve::Claim& b) {
+  return std::ranges::any_of(a.hosts, [&](const reserve::HostGpus& part) {
+    return std::ranges::binary_search(b.hosts, part.host, {}, &reserve::HostGpus::host);
+  });
+}
+
 /// The hosts that the slice keeps others from until its end: its own, and those that still carry a VM of it.
 std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger::Slice& slice,
                                        const fleet::Fleet& fleet) {
@@ -59,9 +67,9 @@ Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet) 
     tenants_.refresh(slice);
     if (auto own = claim_of(state(), slice, fleet())) active_slices_.insert(id), claim(*own);
   }
+  for (const auto& [name, reservation] : state().reservations) refresh_reservation(name);
   // Only now, so that no claim of an overdue slice takes the place of another one's own.
   extend_overdue_claims();
-  for (const auto& [name, reservation] : state().reservations) refresh_reservation(name);
   for (const auto& [id, job] : state().jobs) refresh_job(id);
   for (const auto& [host, reason] : state().drained) refresh_drain(host);
 }
@@ -109,26 +117,36 @@ Status Core::commit() {
 void Core::refresh_slice(const std::string& id) {
   const auto found = state().slices.find(id);
   if (found == state().slices.end()) return;
-  tenants_.refresh(found->second);
-  // Its hosts are the slice's for as long as that lives, and then the reservation's again.
-  if (const std::string& name = found->second.owner.reservation; !name.empty()) refresh_reservation(name);
-  if (auto old = claims_.find(id); old != claims_.end()) {
+  const ledger::Slice& slice = found->second;
+  tenants_.refresh(slice);
+  const auto own = claim_of(state(), slice, fleet());
+  const auto old = claims_.find(id);
+  std::vector<std::string> beside;
+  for (const auto& [name, of] : state().reservations) {
+    const reserve::Claim& all = claims_[reservation_id(name)];
+    if ((own && share_a_host(*own, all)) || (old != claims_.end() && share_a_host(old->second, all)))
+      beside.push_back(name);
+  }
+  for (const std::string& name : beside) snapshot_ = snapshot_.without_claim(claims_[reservation_id(name)]);
+  if (old != claims_.end()) {
     snapshot_ = snapshot_.without_claim(old->second);
     claims_.erase(old);
   }
-  const auto own = claim_of(state(), found->second, fleet());
-  if (!own) {
+  if (own) {
+    active_slices_.insert(id);
+    claim_for(slice, *own);
+  } else {
     active_slices_.erase(id);
-    if (const std::string& name = found->second.owner.reservation; !name.empty()) refresh_reservation(name);
-    return;
   }
-  active_slices_.insert(id);
-  // Overdue: kept from others, but for one that reserved what comes after; that one waits (Slices::start).
-  reserve::Claim longer = *own;
+  for (const std::string& name : beside) claim_rest(name);
+}
+
+void Core::claim_for(const ledger::Slice& slice, const reserve::Claim& own) {
+  // Overdue: kept from others, but for one that leased what comes after; that one waits (Slices::start).
+  reserve::Claim longer = own;
   longer.end_ns = now_ns() + kMinute;
-  if (own->end_ns <= now_ns() && claim(longer)) return;
-  const bool owned = !found->second.owner.account.empty();  // else what it was taken from is told next
-  if (!claim(*own) && owned) log_error("slice {} overlaps with another one", id);
+  if (own.end_ns <= now_ns() && claim(longer)) return;
+  if (!claim(own)) log_error("slice {} overlaps with another one", slice.terms.slice);
 }
 
 bool Core::claim(const reserve::Claim& claim) {
@@ -156,29 +174,30 @@ void Core::refresh_job(const std::string& id) {
   }
 }
 
-/// Less the hosts that slices inside of it have.
 void Core::refresh_reservation(const std::string& name) {
-  const std::string id = "reservation " + name;
+  const std::string id = reservation_id(name);
   if (auto old = claims_.find(id); old != claims_.end()) {
     snapshot_ = snapshot_.without_claim(old->second);
     claims_.erase(old);
   }
   const auto found = state().reservations.find(name);
   if (found == state().reservations.end()) return;
-  std::set<std::string> taken;
-  for (const std::string& slice : active_slices_) {
-    const ledger::Slice& of = state().slices.at(slice);
-    if (of.owner.reservation != name) continue;
-    for (const ledger::Share& share : of.terms.hosts) taken.insert(share.host);
-  }
   reserve::Claim own{id, found->second.start_ns, found->second.end_ns, {}};
   for (const std::string& host : found->second.hosts) {
-    const auto index = fleet().find_host(host);
-    if (index && !taken.count(host))
+    if (const auto index = fleet().find_host(host))
       own.hosts.push_back({*index, reserve::all_gpus(fleet().host(*index).gpus)});
   }
   std::ranges::sort(own.hosts, {}, &reserve::HostGpus::host);
-  if (!own.hosts.empty() && !claim(own)) log_error("reservation {} overlaps with a slice", name);
+  claims_[id] = std::move(own);
+  claim_rest(name);
+}
+
+void Core::claim_rest(const std::string& name) {
+  for (const reserve::Claim& rest : reservation(state().reservations.at(name)).rest()) {
+    auto next = snapshot_.with_claim(rest);
+    if (!next) log_error("reservation {} overlaps with a slice: {}", name, next.error().message);
+    if (next) snapshot_ = *std::move(next);
+  }
 }
 
 const reserve::Claim* Core::find_claim(const std::string& id) const {
@@ -186,14 +205,24 @@ const reserve::Claim* Core::find_claim(const std::string& id) const {
   return found == claims_.end() ? nullptr : &found->second;
 }
 
+/// Its hosts are a slice's for as long as that lives, and then the reservation's again.
+reserve::Reservation Core::reservation(const ledger::ReservationCreated& created) const {
+  reserve::Reservation out{created.reservation, claims_.at(reservation_id(created.reservation)),
+                           created.accounts, created.users};
+  for (const std::string& id : active_slices_) {
+    const ledger::Slice& slice = state().slices.at(id);
+    const auto own = claims_.find(id);
+    if (own == claims_.end() || !share_a_host(own->second, out.claim)) continue;
+    const bool overdue = own->second.end_ns > slice.terms.end_ns;
+    const bool told_next = slice.owner.account.empty();  // what a slice was taken from
+    if (slice.owner.reservation == out.name || overdue || told_next) out.inside.push_back(own->second);
+  }
+  return out;
+}
+
 std::vector<reserve::Reservation> Core::reservations() const {
   std::vector<reserve::Reservation> out;
-  for (const auto& [name, created] : state().reservations) {
-    const auto claim = claims_.find("reservation " + name);
-    reserve::Claim own{"reservation " + name, created.start_ns, created.end_ns, {}};
-    if (claim != claims_.end()) own = claim->second;
-    out.push_back({name, std::move(own), created.accounts, created.users});
-  }
+  for (const auto& [name, created] : state().reservations) out.push_back(reservation(created));
   return out;
 }
 

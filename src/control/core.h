@@ -103,6 +103,9 @@ class Core {
   void refresh_job(const std::string& id);
   void refresh_drain(const std::string& host);
   void refresh_reservation(const std::string& name);
+  void claim_for(const ledger::Slice& slice, const reserve::Claim& own);
+  void claim_rest(const std::string& reservation);
+  reserve::Reservation reservation(const ledger::ReservationCreated& created) const;
 
   CoreParts parts_;
   Tenants tenants_{parts_.policy};

@@ -153,11 +153,16 @@ TEST_F(QueueControlTest, TheOwnerTakesBackWhatTheSiblingBorrowed) {
   EXPECT_EQ(w->c->jobs.waiting(gone)->code, "quota");
 }
 
-TEST_F(QueueControlTest, AReservationKeepsOthersOutAndLetsItsOwnIn) {
+/// From now, for two hours.
+ledger::ReservationCreated reserved(int64_t now_ns, std::vector<std::string> hosts) {
   ledger::ReservationCreated made;
-  made.reservation = "class", made.start_ns = w->env.now_ns, made.end_ns = w->env.now_ns + 2 * kHour;
-  made.hosts = {"l0r0h0", "l0r0h1", "l1r0h0"}, made.accounts = {"course"};
-  w->c->core.stage(made);
+  made.reservation = "class", made.start_ns = now_ns, made.end_ns = now_ns + 2 * kHour;
+  made.hosts = std::move(hosts), made.accounts = {"course"};
+  return made;
+}
+
+TEST_F(QueueControlTest, AReservationKeepsOthersOutAndLetsItsOwnIn) {
+  w->c->core.stage(reserved(w->env.now_ns, {"l0r0h0", "l0r0h1", "l1r0h0"}));
   const std::string out = submit("out", 4, "lab"), in = submit("in", 2, "course", "", "class");
   EXPECT_EQ(w->c->jobs.waiting(out)->code, "reservation");
   EXPECT_EQ(w->job(in).state, JobState::kRunning);
@@ -167,6 +172,39 @@ TEST_F(QueueControlTest, AReservationKeepsOthersOutAndLetsItsOwnIn) {
   w->c->core.stage(ledger::ReservationEnded{"class", ""});
   up();
   EXPECT_EQ(w->job(out).state, JobState::kRunning);
+}
+
+TEST_F(QueueControlTest, AJobWhoseReservationIsNoMoreRunsNowhereElse) {
+  w->c->core.stage(reserved(w->env.now_ns + kHour, {"l0r0h0"}));
+  const std::string id = submit("in", 2, "course", "", "class");
+  EXPECT_EQ(w->job(id).attempt, 0);
+  w->c->core.stage(ledger::ReservationEnded{"class", ""});
+  up();
+  EXPECT_EQ(w->job(id).attempt, 0);
+  EXPECT_EQ(w->c->jobs.waiting(id)->code, "reservation");
+}
+
+TEST_F(QueueControlTest, AReservationKeepsItsHostsBeforeAndAfterWhatRunsInIt) {
+  w->c->core.stage(reserved(w->env.now_ns, {"l0r0h0", "l0r0h1", "l1r0h0", "l1r0h1"}));
+  const std::string in = submit("in", 2, "course", "", "class");
+  ASSERT_EQ(w->job(in).state, JobState::kRunning);
+  request::SliceSpec later{"later", 2, "LOCAL", kMinute, w->env.now_ns + 90 * kMinute, {}};
+  for (int i = 0; i < 2; ++i, w->restart())
+    EXPECT_FALSE(w->c->slices.hold(later, w->c->jobs.reservations())) << "when the job is over";
+  later.start_ns = w->env.now_ns + 2 * kHour + kMinute;
+  EXPECT_TRUE(w->c->slices.hold(later, w->c->jobs.reservations()));
+}
+
+TEST_F(QueueControlTest, AReservationStaysWhenWhatRunsInItGetsAnotherHost) {
+  w->c->core.stage(reserved(w->env.now_ns, {"l0r0h0", "l0r0h1", "l1r0h0"}));
+  const std::string in = submit("in", 2, "course", "", "class");
+  ASSERT_EQ(w->job(in).state, JobState::kRunning);
+  const std::string host = w->slice(in).terms.hosts[0].host;
+  w->c->core.stage(ledger::SliceHostReplaced{w->job(in).slice, host, {"l1r0h1", "l1r0", "l1", 2}});
+  w->settle();
+  const std::string out = submit("out", 2, "lab");
+  EXPECT_EQ(w->job(out).attempt, 0);
+  EXPECT_EQ(w->c->jobs.waiting(out)->code, "reservation");
 }
 
 TEST_F(QueueControlTest, ASliceGrowsWhenAllOfItsNewNodesAreReadyAndAfterARestart) {

@@ -47,7 +47,7 @@ reserve::Pending Jobs::pending_of(const request::JobSpec& spec, const ledger::Ow
   pending.request = std::move(request);
   pending.who = standpoint_of(spec, owner, submitted_ns);
   if (spec.deadline_ns != 0) pending.deadline_ns = spec.deadline_ns;
-  if (core_.state().reservations.count(spec.reservation)) pending.reservation = spec.reservation;
+  pending.reservation = spec.reservation;  // also one that is no more: it has no other place
   return pending;
 }
 
@@ -83,6 +83,7 @@ std::vector<reserve::Running> Jobs::running_slices() {
     running.claim = *claim;
     if (job != core_.state().jobs.end() && job->second.slice == id) {
       running = running_job(job->second, *claim);
+      running.reservation = slice.owner.reservation;
     } else {
       running.who.account = account_of(slice.owner), running.who.qos = qos_of(slice.owner);
       running.who.submitted_ns = running.started_ns = slice.held_ns;

@@ -74,7 +74,8 @@ std::vector<const Running*> choose_victims(const RoomAsk& ask) {
     Snapshot snapshot = ask.snapshot;
     Accounts accounts = ask.accounts;
     for (const Running* running : gone) {
-      snapshot = snapshot.without_claim(running->claim);
+      // Else its quota is free then, and its hosts are its reservation's.
+      if (running->reservation.empty()) snapshot = snapshot.without_claim(running->claim);
       accounts.remove(running->claim.id);
     }
     auto plan = decide_for(snapshot, ask.pending, accounts, ask.input.policy, ask.input.end_by_ns, false,

@@ -19,7 +19,10 @@ namespace {
 class Look {
  public:
   explicit Look(const QueueInput& input)
-      : input_(input), accounts_(input.policy, input.standing, input.uses), work_(input.snapshot) {
+      : input_(input),
+        accounts_(input.policy, input.standing, input.uses),
+        work_(input.snapshot),
+        reservations_(input.reservations.begin(), input.reservations.end()) {
     for (const Running& running : input.running) {
       if (running.ends_ns) end_early(running, *running.ends_ns);
     }
@@ -76,12 +79,12 @@ class Look {
   }
 
   /// Errors: why its reservation cannot be used.
-  tl::expected<const Reservation*, Refusal> reservation_of(const Pending& pending) const {
+  tl::expected<Reservation*, Refusal> reservation_of(const Pending& pending) {
     if (pending.reservation.empty()) return nullptr;
-    auto found = std::ranges::find(input_.reservations, pending.reservation, &Reservation::name);
+    auto found = std::ranges::find(reservations_, pending.reservation, &Reservation::name);
     Refusal refusal;
     refusal.reason = Reason::kReservation;
-    if (found == input_.reservations.end()) {
+    if (found == reservations_.end()) {
       refusal.text = fmt::format("there is no reservation '{}' any more", pending.reservation);
       return tl::unexpected(std::move(refusal));
     }
@@ -151,22 +154,19 @@ class Look {
     return !own && !std::exchange(has_head_, true);
   }
 
-  void take(const Pending& pending, const Plan& plan, const Reservation* reservation) {
+  void take(const Pending& pending, const Plan& plan, Reservation* reservation) {
     accounts_.add(use_of(pending, plan), plan.price_microusd);
     Claim claim = claim_of(plan, pending.request.name);
-    if (reservation != nullptr) {
-      // What it takes of the reservation is not the reservation's any more.
-      Claim rest = reservation->claim;
-      work_ = work_.without_claim(rest);
-      std::erase_if(rest.hosts, [&](const HostGpus& part) {
-        return std::ranges::any_of(claim.hosts, [&](const HostGpus& own) { return own.host == part.host; });
-      });
-      if (auto next = rest.hosts.empty() ? Result<Snapshot>(work_) : work_.with_claim(rest))
-        work_ = *std::move(next);
-    }
+    if (reservation != nullptr) work_ = work_.without_claim(reservation->claim);
     auto next = work_.with_claim(claim);
     TH_CHECK(next.has_value());
     work_ = *std::move(next);
+    if (reservation == nullptr) return;
+    // What it takes of the reservation is not the reservation's any more.
+    reservation->inside.push_back(std::move(claim));
+    for (const Claim& rest : reservation->rest()) {
+      if (auto with = work_.with_claim(rest)) work_ = *std::move(with);
+    }
   }
 
   bool make_room(const Pending& pending, Decision& decision) {
@@ -239,6 +239,7 @@ class Look {
   const QueueInput& input_;
   Accounts accounts_;
   Snapshot work_, base_ = work_;  // with and without what the requests so far have taken
+  std::vector<Reservation> reservations_;
   int64_t fleet_gpus_ = 0;
   bool has_head_ = false;
   QueuePlan out_;

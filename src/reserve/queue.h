@@ -52,14 +52,18 @@ struct Running {
   bool comes_back = true;                // and is then put back into the queue
   std::optional<int64_t> ends_ns;        // it was given notice: gone by then
   std::string makes_room_for;            // whose room that is
+  std::string reservation;               // whose hosts these are again when it ends
 };
 
-/// Hosts kept for some. Its claim is in the snapshot.
+/// Hosts kept for some. In the snapshot is what rest() says.
 struct Reservation {
   std::string name;
-  Claim claim;
+  Claim claim;                               // all of it
   std::vector<std::string> accounts, users;  // either suffices; both empty: for nobody (maintenance)
+  std::vector<Claim> inside = {};            // what runs in it, and what is still there from before
 
+  /// The hosts and times that nothing inside of it has, each under the claim's id.
+  std::vector<Claim> rest() const;
   bool admits(const Standpoint& who) const;
 };
 

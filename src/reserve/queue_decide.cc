@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "base/units.h"
@@ -111,6 +112,28 @@ void offer_fewer(const Snapshot& snapshot, const Pending& pending, const Account
 
 Use use_of(const Pending& pending, const Plan& plan) {
   return {pending.request.name, pending.who.account, pending.who.qos, plan.gpus, plan.start_ns, plan.end_ns};
+}
+
+std::vector<Claim> Reservation::rest() const {
+  std::map<std::pair<int64_t, int64_t>, std::vector<HostGpus>> pieces;
+  for (const HostGpus& part : claim.hosts) {
+    std::vector<std::pair<int64_t, int64_t>> taken = {{claim.end_ns, claim.end_ns}};
+    for (const Claim& of : inside) {
+      if (std::ranges::binary_search(of.hosts, part.host, {}, &HostGpus::host))
+        taken.emplace_back(of.start_ns, of.end_ns);
+    }
+    std::ranges::sort(taken);
+    int64_t from_ns = claim.start_ns;
+    for (const auto& [start_ns, end_ns] : taken) {
+      const int64_t until_ns = std::min(start_ns, claim.end_ns);
+      if (from_ns < until_ns) pieces[{from_ns, until_ns}].push_back(part);
+      from_ns = std::max(from_ns, end_ns);
+    }
+  }
+  std::vector<Claim> out;
+  for (auto& [window, hosts] : pieces)
+    out.push_back({claim.id, window.first, window.second, std::move(hosts)});
+  return out;
 }
 
 bool Reservation::admits(const Standpoint& who) const {

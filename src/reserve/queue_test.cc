@@ -2,6 +2,7 @@
 
 #include "reserve/queue.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -218,6 +219,40 @@ TEST(Queue, AReservationIsForThoseItNames) {
   EXPECT_EQ(plan.decisions[1].start->hosts[0].host, 0);
   q.reservations[0].accounts.clear();  // maintenance
   EXPECT_EQ(q.look().decisions[1].refusal.reason, Reason::kReservation);
+}
+
+/// Two in the reservation take two of its three hosts; the third is still not for the one without.
+TEST(Queue, WhatTwoLeaveOfAReservationIsStillReserved) {
+  Queue q(3);
+  Reservation r;
+  r.name = "class", r.accounts = {"default"};
+  r.claim = {"reservation-class", 0, 2 * kHour, {{0, 3}, {1, 3}, {2, 3}}};
+  q.snapshot = q.snapshot.with_claim(r.claim).value();
+  q.reservations = {r};
+  q.pending = {ask("a", 2), ask("b", 2), ask("out", 2)};
+  q.pending[0].reservation = q.pending[1].reservation = "class";
+  EXPECT_THAT(q.started(), ElementsAre("a", "b"));
+}
+
+TEST(Queue, TheRestOfAReservationIsEachHostsTimeAroundWhatIsInside) {
+  Reservation r;
+  r.claim = {"r", 10, 100, {{0, 3}, {1, 3}, {2, 3}}};
+  r.inside = {{"a", 0, 40, {{1, 3}}}, {"b", 60, 70, {{1, 3}, {5, 3}}}, {"c", 5, 200, {{2, 3}}}};
+  std::vector<std::string> got;
+  for (const Claim& piece : r.rest())
+    got.push_back(fmt::format("{} {}-{} {}", piece.id, piece.start_ns, piece.end_ns, piece.hosts[0].host));
+  EXPECT_THAT(got, ElementsAre("r 10-100 0", "r 40-60 1", "r 70-100 1"));
+}
+
+/// The victim's host is the reservation's again, and of no use to the urgent one; its quota would be.
+TEST(Queue, NobodyIsStoppedForAHostThatItsReservationTakesBack) {
+  Queue q(1, "qos: [{name: urgent, priority: 1000, preempts: [normal]}]");
+  q.run("a", 2);
+  q.pending = {ask("b", 2, "default", "urgent")};
+  q.running[0].reservation = "class";
+  EXPECT_THAT(q.look().preemptions, IsEmpty());
+  q.running[0].reservation.clear();
+  EXPECT_EQ(q.look().preemptions.size(), 1u);
 }
 
 TEST(Queue, FreeButKeptForTheFirstIsToldAsPriority) {
