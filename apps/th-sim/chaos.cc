@@ -23,7 +23,8 @@ class Chaos final : public Command {
     flags.add("--steps", options_.steps, "events of the simulated world");
     flags.add("--steps-per-round", options_.steps_per_round,
               "after so many all faults end, everything is given back, and a new ledger begins");
-    flags.choice("--break", plant_, {"none", "double-lease", "half-gang", "lost-ack", "leak-vm", "quota"},
+    flags.choice("--break", plant_,
+                 {"none", "double-lease", "half-gang", "lost-ack", "leak-vm", "quota", "lost-reservation"},
                  "plant this bug, which has to be found");
     flags.add("--trace", options_.trace_file, "write every event and fault here, as text");
   }
@@ -56,6 +57,8 @@ class Chaos final : public Command {
                 {"vms", result.vms},
                 {"preemptions", result.preemptions},
                 {"resizes", result.resizes},
+                {"reservations", result.reservations},
+                {"reserved_leases", result.reserved},
                 {"refused_by_limits", result.refused},
                 {"gpu_hours_paid", static_cast<double>(result.gpu_ns_paid) / static_cast<double>(kHour)},
                 {"microusd_paid", result.microusd_paid},

@@ -74,6 +74,7 @@ void Buyers::choose(int64_t index) {
     if (what < 90) return act(index, "release", "DELETE", "/api/v1/slices/" + id, id, "");
     return next(index);  // it expires
   }
+  if (index == 0 && below(3) == 0) return change_reservations();
   int64_t what = below(100);
   if (what < 25 && buyer.slices.size() >= kMaxSlices) what = 75;
   if (what < 60 && buyer.jobs.size() >= kMaxJobs) what = 65;
@@ -111,6 +112,7 @@ void Buyers::give_back(const ledger::State& state) {
     const bool live = slice.state < SliceState::kReleasing;
     if (live) act(0, "release", "DELETE", "/api/v1/slices/" + id, id, "");
   }
+  for (const auto& [name, reservation] : state.reservations) unreserve(name);
 }
 
 void Buyers::hold(int64_t buyer) {
@@ -125,6 +127,52 @@ void Buyers::hold(int64_t buyer) {
       dump_json(body));
 }
 
+/// The operator makes one, for accounts or for nobody, or takes one back.
+void Buyers::change_reservations() {
+  std::vector<std::string> there;
+  for (const auto& [name, promise] : reservations_) {
+    if (promise.state == "made" && clock_.unix_ns() < promise.end_ns) there.push_back(name);
+  }
+  if (there.size() > 2 || (!there.empty() && below(3) == 0)) {
+    return unreserve(there[static_cast<size_t>(below(static_cast<int64_t>(there.size())))]);
+  }
+  Json body = {{"name", fmt::format("r{}", commands_)}, {"duration_ns", (5 + below(15)) * kMinute}};
+  if (below(2) == 0) body["start_ns"] = clock_.unix_ns() + below(240) * kSecond;
+  if (below(3) != 0) {
+    body["gpus"] = 1 + below(options_.max_gpus), body["series"] = options_.series;
+  } else {
+    for (int64_t i = below(4); i >= 0; --i)
+      body["hosts"].push_back(
+          fleet_.host(static_cast<int32_t>(below(static_cast<int64_t>(fleet_.hosts().size())))).id);
+  }
+  if (below(4) == 0) {
+    body["maintenance"] = true;
+  } else {
+    for (int64_t i = below(3); i >= 0; --i) body["accounts"].push_back(some_account());
+  }
+  act(0, "reserve", "POST", "/api/v1/reservations", "", dump_json(body));
+}
+
+void Buyers::unreserve(const std::string& name) {
+  if (const auto known = reservations_.find(name); known != reservations_.end())
+    known->second.state = "being deleted";
+  act(0, "unreserve", "DELETE", "/api/v1/reservations/" + name, name, "");
+}
+
+/// Of those that are for the account, and now and then another one; "": there is none.
+std::string Buyers::some_reservation(const std::string& account) {
+  std::vector<std::string> fit;
+  for (const auto& [name, promise] : reservations_) {
+    if (promise.state != "made" || promise.end_ns <= clock_.unix_ns()) continue;
+    if (promise.accounts.count(account) || below(8) == 0) fit.push_back(name);
+  }
+  return fit.empty() ? "" : fit[static_cast<size_t>(below(static_cast<int64_t>(fit.size())))];
+}
+
+std::string Buyers::some_account() {
+  return options_.accounts[static_cast<size_t>(below(static_cast<int64_t>(options_.accounts.size())))];
+}
+
 void Buyers::resize(int64_t buyer, const std::string& slice) {
   const int64_t gpus = 1 + below(options_.max_gpus), per_host = fleet_.host(0).gpus;
   SlicePromise& promise = slices_.at(slice);
@@ -137,13 +185,16 @@ void Buyers::submit(int64_t buyer, const std::string& slice) {
                {"gpus", 1 + below(options_.max_gpus)},
                {"retries", below(4)},
                {"command", rank_command(1'000 + below(300'000), below(10) != 0)}};
-  if (!slice.empty()) body["slice"] = slice;
   if (below(5) == 0) body["qos"] = "urgent";
-  const bool operators = options_.buyers[static_cast<size_t>(buyer)].empty();
-  if (operators && !options_.accounts.empty())
-    body["account"] =
-        options_.accounts[static_cast<size_t>(below(static_cast<int64_t>(options_.accounts.size())))];
-  if (slice.empty() || below(3) == 0) body["duration_ns"] = (1 + below(10)) * kMinute;
+  std::string account = options_.buyers[static_cast<size_t>(buyer)];
+  if (account.empty() && !options_.accounts.empty()) body["account"] = account = some_account();
+  const std::string reservation = below(3) == 0 ? "" : some_reservation(account);
+  if (!reservation.empty()) {
+    body["reservation"] = reservation;
+  } else if (!slice.empty()) {
+    body["slice"] = slice;
+  }
+  if (!body.contains("slice") || below(3) == 0) body["duration_ns"] = (1 + below(10)) * kMinute;
   act(buyer, "submit", "POST", "/api/v1/jobs", "", dump_json(body));
 }
 
@@ -246,54 +297,17 @@ void Buyers::learn(const Command& command, const std::string& body) {
     buyer.jobs.push_back(id);
   } else if (command.kind == "cancel") {
     if (const auto known = jobs_.find(command.subject); known != jobs_.end()) known->second.cancelled = true;
+  } else if (command.kind == "reserve") {
+    const auto& made = *json;
+    reservations_[name] = {"made", made["start_ns"].get<int64_t>(), made["end_ns"].get<int64_t>(),
+                           made["hosts"].get<std::vector<std::string>>(),
+                           made["accounts"].get<std::set<std::string>>()};
+  } else if (command.kind == "unreserve") {
+    // Somebody else's may be one whose making nobody was told of.
+    if (const auto known = reservations_.find(command.subject); known != reservations_.end())
+      known->second.state = "deleted";
   } else if (command.kind == "drain" || command.kind == "resume") {
     drained_[command.subject] = command.kind == "drain";
-  }
-}
-
-void Buyers::check(const ledger::State& state) {
-  auto lost = [&](const std::string& what) { violation_(kLostAck, what); };
-  for (const auto& [id, promise] : slices_) {
-    const auto found = state.slices.find(id);
-    if (found == state.slices.end()) {
-      lost(fmt::format("{} was acknowledged and is not in the ledger", id));
-      continue;
-    }
-    const ledger::SliceHeld& terms = found->second.terms;
-    if (terms.name != promise.name || !promise.sizes.count(terms.gpus) ||
-        terms.start_ns != promise.start_ns || terms.end_ns != promise.end_ns ||
-        (!promise.resized && terms.price_microusd != promise.price_microusd)) {
-      lost(fmt::format("{} has other terms than were acknowledged", id));
-    }
-    const SliceState is = found->second.state;
-    const bool committed = is != SliceState::kHeld && is != SliceState::kExpired;
-    if (promise.state == "committed" && !committed) {
-      lost(fmt::format("the commit of {} was acknowledged and it is {}", id, ledger::name_of(is)));
-    }
-    const bool live = is == SliceState::kHeld || is == SliceState::kStarting || is == SliceState::kReady;
-    if (promise.state == "released" && live) {
-      lost(fmt::format("the release of {} was acknowledged and it is {}", id, ledger::name_of(is)));
-    }
-  }
-  for (const auto& [id, promise] : jobs_) {
-    const auto found = state.jobs.find(id);
-    if (found == state.jobs.end()) {
-      lost(fmt::format("{} was acknowledged and is not in the ledger", id));
-      continue;
-    }
-    const ledger::Job& job = found->second;
-    if (job.submitted.name != promise.name || job.submitted.gpus != promise.gpus) {
-      lost(fmt::format("{} is not what was acknowledged", id));
-    }
-    if (promise.cancelled && !job.cancelling() && !job.ended()) {
-      lost(fmt::format("the cancelling of {} was acknowledged and it is {}", id, ledger::name_of(job.state)));
-    }
-  }
-  for (const auto& [host, drained] : drained_) {
-    if (!draining_.count(host) && drained != (state.drained.count(host) > 0)) {
-      lost(fmt::format("host {}: {} was acknowledged and does not hold", host,
-                       drained ? "its drain" : "its return"));
-    }
   }
 }
 

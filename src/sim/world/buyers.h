@@ -64,6 +64,12 @@ class Buyers {
     int64_t gpus = 0;
     bool cancelled = false;
   };
+  struct ReservationPromise {
+    std::string state;  // made | being deleted | deleted
+    int64_t start_ns = 0, end_ns = 0;
+    std::vector<std::string> hosts;
+    std::set<std::string> accounts;
+  };
   struct Buyer {
     std::vector<std::string> slices, jobs;  // ids
     std::string held;                       // id of a hold that waits for its commit
@@ -76,6 +82,12 @@ class Buyers {
   void act(int64_t buyer, const std::string& kind, const std::string& method, const std::string& path,
            const std::string& subject, const std::string& body = "{}");
   void resize(int64_t buyer, const std::string& slice);
+  void change_reservations();
+  void unreserve(const std::string& name);
+  std::string some_reservation(const std::string& account);
+  std::string some_account();
+  void check_reservation(const ledger::State& state, const std::string& name,
+                         const ReservationPromise& promise) const;
   void deliver(const std::shared_ptr<Command>& command);
   void send(const std::shared_ptr<Command>& command);
   void answered(const std::shared_ptr<Command>& command, int status, const std::string& body);
@@ -92,6 +104,7 @@ class Buyers {
   std::vector<Buyer> buyers_;
   std::map<std::string, SlicePromise> slices_;
   std::map<std::string, JobPromise> jobs_;
+  std::map<std::string, ReservationPromise> reservations_;
   std::map<std::string, bool> drained_;       // host → as the operator's last answered command left it
   std::set<std::string> draining_;            // hosts with a command under way
   std::map<std::string, std::string> names_;  // name that a command chose → id that answered

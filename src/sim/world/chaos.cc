@@ -16,7 +16,8 @@
 namespace th::sim {
 namespace {
 
-constexpr const char* kPlants[] = {"", "double-lease", "half-gang", "lost-ack", "leak-vm", "quota"};
+constexpr const char* kPlants[] = {"",        "double-lease", "half-gang",       "lost-ack",
+                                   "leak-vm", "quota",        "lost-reservation"};
 
 Status check(const ChaosOptions& options) {
   if (options.steps < 1 || options.steps > 1'000'000'000) {
@@ -27,7 +28,8 @@ Status check(const ChaosOptions& options) {
   for (const char* plant : kPlants) {
     if (options.plant == plant) return {};
   }
-  return fail(Code::kInvalidArgument, "break: want double-lease, half-gang, lost-ack, leak-vm or quota");
+  return fail(Code::kInvalidArgument,
+              "break: want double-lease, half-gang, lost-ack, leak-vm, quota or lost-reservation");
 }
 
 }  // namespace

@@ -54,6 +54,9 @@ void Recount::on(const ledger::SliceOwned& e) {
   const bool firm = !e.spot && !lease.implicit;  // a job goes back to the queue, what is spot is given back
   lease.share = {e.account, e.qos, firm, lease.gpus, lease.start_ns, lease.end_ns, now_ns_, lease.microusd};
   check_account(e.slice);
+  lease.reservation = e.reservation;
+  for (const auto& [host, gpus] : lease.hosts) check_reserved(e.slice, host, lease.start_ns);
+  check_inside(e.slice, e.user);
 }
 
 void Recount::check_account(const std::string& slice) {
@@ -103,9 +106,11 @@ void Recount::check_rack(const std::string& name, int64_t from_ns) {
       const std::string& host = fleet_.host(rack.first_host + i).id;
       const auto& hosts = lease.adding.count(host) ? lease.adding : lease.hosts;
       const auto found = hosts.find(host);
-      if (found == hosts.end() || lease.end_ns <= from_ns) continue;
+      // Of a job that had notice: until then, and for as long as it is there.
+      const int64_t end_ns = std::min(lease.end_ns, std::max(lease.notice_ns, now_ns_ + 1));
+      if (found == hosts.end() || end_ns <= from_ns) continue;
       const fleet::Series& series = fleet_.series_of(rack.first_host + i);
-      draws.push_back({lease.start_ns, lease.end_ns, series.host_idle_w + found->second * series.gpu_w});
+      draws.push_back({lease.start_ns, end_ns, series.host_idle_w + found->second * series.gpu_w});
     }
   }
   for (const Draw& at : draws) {
@@ -125,6 +130,7 @@ void Recount::on(const ledger::SliceHostReplaced& e) {
   if (!lease.hosts.erase(e.lost)) violation_(kBroken, fmt::format("{} never had {}", e.slice, e.lost));
   lease.hosts[e.host.host] = e.host.gpus;
   check_window(e.slice, e.host.host, now_ns_);
+  check_reserved(e.slice, e.host.host, now_ns_);
   check_rack(e.host.host, now_ns_);
 }
 
@@ -166,6 +172,7 @@ void Recount::on(const ledger::SliceResizing& e) {
   resize(e.slice, e.gpus, e.price_microusd);
   for (const auto& [host, gpus] : lease.adding) {
     check_window(e.slice, host, now_ns_);
+    check_reserved(e.slice, host, now_ns_);
     check_rack(host, now_ns_);
   }
 }
@@ -272,6 +279,7 @@ void Recount::on(const ledger::JobPreempted& e) {
   for (const std::string& id : live_) {
     Lease& lease = leases_.at(id);
     if (!lease.implicit || lease.name != e.job) continue;
+    lease.notice_ns = e.deadline_ns;
     lease.share.end_ns = std::min(lease.share.end_ns, e.deadline_ns);
     check_account(id);
   }

@@ -35,12 +35,12 @@ class Recount {
   void take(const ledger::Entry& entry);
 
   struct Lease {
-    std::string name, series;
+    std::string name, series, reservation;
     Share share;                     // as its account, with what it grows to; set when its owner is told
     int64_t gpus = 0, microusd = 0;  // without
     bool implicit = false;
     std::map<std::string, int64_t> hosts, adding;  // → GPUs; adding: kept for it while it grows
-    int64_t start_ns = 0, end_ns = 0, expires_ns = 0, rate = 0;
+    int64_t start_ns = 0, end_ns = 0, expires_ns = 0, rate = 0, notice_ns = INT64_MAX;
     enum { kHeld, kCommitted, kReady, kReleasing, kGone } phase = kHeld;
     // GPU-nanoseconds paid: of VMs that were ready on its hosts while it was handed over, up to its end.
     int64_t paid_gpu_ns = 0, paying_gpus = 0, since_ns = 0;
@@ -53,6 +53,8 @@ class Recount {
   int64_t ranks(const std::string& job) const { return jobs_.at(job).ranks; }
   /// GPUs that are leased and handed over now.
   int64_t gpus_in_use() const;
+  /// Leases inside of reservations.
+  int64_t num_reserved() const { return num_reserved_; }
 
  private:
   struct Vm {
@@ -61,7 +63,7 @@ class Recount {
     enum { kAsked, kReady, kDown, kDeleted } phase = kAsked;
   };
   struct Job {
-    std::string slice;
+    std::string slice, reservation;
     int64_t gpus = 0, ranks = 0;
   };
 
@@ -81,13 +83,17 @@ class Recount {
   void on(const ledger::NodeValidated& e) { move(e.vm, Vm::kReady); }
   void on(const ledger::NodeDown& e) { move(e.vm, Vm::kDown); }
   void on(const ledger::VmDeleted& e) { move(e.vm, Vm::kDeleted); }
-  void on(const ledger::JobSubmitted& e) { jobs_[e.job] = {e.slice, e.gpus, 0}; }
+  void on(const ledger::JobSubmitted& e);
   void on(const ledger::AttemptStarted& e);
   void on(const ledger::JobPreempted& e);
+  void on(const ledger::ReservationCreated& e);
+  void on(const ledger::ReservationEnded& e) { reservations_.erase(e.reservation); }
   template <class Other>
   void on(const Other&) {}
 
   void check_window(const std::string& slice, const std::string& host, int64_t from_ns);
+  void check_reserved(const std::string& slice, const std::string& host, int64_t from_ns);
+  void check_inside(const std::string& slice, const std::string& user);
   void check_rack(const std::string& host, int64_t from_ns);
   void end(const std::string& slice);
   void resize(const std::string& slice, int64_t gpus, int64_t microusd);
@@ -99,10 +105,11 @@ class Recount {
   const fleet::Fleet& fleet_;
   AccountBooks books_;
   OnViolation violation_;
-  int64_t now_ns_ = 0;
+  int64_t now_ns_ = 0, num_reserved_ = 0;
   std::map<std::string, Lease> leases_;  // by slice id
   std::map<std::string, Vm> vms_;
   std::map<std::string, Job> jobs_;
+  std::map<std::string, ledger::ReservationCreated> reservations_;
   std::set<std::string> live_;                            // slices that keep their hosts
   std::map<std::string, std::set<std::string>> on_host_;  // host → VMs that are not deleted
 };

@@ -49,6 +49,7 @@ class Round {
   void cut_off_leaf(int64_t leaf, int64_t duration_ns);
   void break_host(int32_t host);
   void plant_double_lease();
+  void plant_lost_reservation();
   void end_faults();
   bool settle();
   void give_back();
@@ -172,6 +173,7 @@ void Round::take(const ledger::Entry& entry) {
   result_.jobs += std::holds_alternative<ledger::JobSubmitted>(entry.event);
   result_.preemptions += std::holds_alternative<ledger::JobPreempted>(entry.event);
   result_.resizes += std::holds_alternative<ledger::SliceResized>(entry.event);
+  result_.reservations += std::holds_alternative<ledger::ReservationCreated>(entry.event);
   result_.vms += std::holds_alternative<ledger::VmRequested>(entry.event);
   try {
     recount_.take(entry);
@@ -264,12 +266,23 @@ void Round::plant_double_lease() {
   });
 }
 
+/// A control plane that forgets what it promised.
+void Round::plant_lost_reservation() {
+  clock_.after(20 * kSecond, [this] {
+    plant_lost_reservation();
+    if (!plane_->up() || !faults_ || plane_->state().reservations.empty()) return;
+    plane_->controller().core.stage(
+        ledger::ReservationEnded{plane_->state().reservations.begin()->first, "forgotten"});
+  });
+}
+
 void Round::sample() {
   next_sample_ns_ = clock_.unix_ns() + 30 * kSecond;
   result_.samples.push_back({static_cast<double>(result_.virtual_ns + clock_.unix_ns() - kStartNs) / 1e9,
                              recount_.gpus_in_use(), recount_.num_live(),
                              static_cast<int64_t>(cloud_.machines().size()),
                              result_.faults + num_faults_ + cloud_.misbehaved()});
+  if (plane_->up()) buyers_->check(plane_->state());
 }
 
 bool Round::step() {
@@ -283,6 +296,7 @@ void Round::run() {
   buyers_->start();
   next_fault();
   if (options_.plant == "double-lease") plant_double_lease();
+  if (options_.plant == "lost-reservation") plant_lost_reservation();
   for (int64_t i = 0; i < options_.steps; ++i) {
     if (!step()) break;
   }
@@ -293,7 +307,7 @@ void Round::run() {
   result_.crashes += plane_->deaths(), result_.restarts += plane_->starts() - 1;
   result_.commands += buyers_->commands(), result_.acknowledged += buyers_->acknowledged();
   result_.refused += buyers_->refused();
-  result_.leases += recount_.num_leases();
+  result_.leases += recount_.num_leases(), result_.reserved += recount_.num_reserved();
   result_.virtual_ns += clock_.unix_ns() - kStartNs;
 }
 
@@ -318,7 +332,8 @@ bool Round::settle() {
     if (clock_.unix_ns() < next_look_ns || !plane_->up() || !buyers_->settled()) continue;
     next_look_ns = clock_.unix_ns() + 20 * kSecond;
     const auto& core = plane_->controller().core;
-    if (core.active_slices().empty() && core.active_jobs().empty() && cloud_.machines().empty()) return true;
+    const bool settled = core.active_slices().empty() && core.active_jobs().empty();
+    if (settled && core.state().reservations.empty() && cloud_.machines().empty()) return true;
     buyers_->give_back(plane_->state());
   }
   std::string left;
@@ -327,6 +342,7 @@ bool Round::settle() {
   left.clear();
   for (const auto& id : plane_->controller().core.active_slices()) left += " " + id;
   for (const auto& id : plane_->controller().core.active_jobs()) left += " " + id;
+  for (const auto& [name, of] : plane_->state().reservations) left += " reservation " + name;
   if (!left.empty() || !buyers_->settled()) violation(kUnsettled, "still not settled:" + left);
   return false;
 }

@@ -123,6 +123,35 @@ TEST_F(RecountTest, TheFourthHostOfTheRackPassesItsBudget) {
   EXPECT_EQ(rules, Rules{kPower});
 }
 
+TEST_F(RecountTest, AReservedHostIsForThoseWhoMayAndForNobodyElse) {
+  take(ledger::ReservationCreated{"class", "", kHour, 3 * kHour, false, {"l0r0h0", "l0r0h1"}, {"course"}, {}},
+       0);
+  auto lease = [&](const std::string& id, int64_t start_ns, const std::string& account,
+                   const std::string& reservation, const std::string& host = "l0r0h0") {
+    rules.clear();
+    take(held(id, {host}, start_ns), 0);
+    take(ledger::SliceOwned{id, account, "", "normal", reservation, false}, 0);
+    take(ledger::SliceExpired{id, ""}, 0);
+    return rules;
+  };
+  EXPECT_EQ(lease("before", 0, "lab", ""), Rules());
+  EXPECT_EQ(lease("runs-into-it", kMinute, "lab", ""), Rules{kDoubleLease});
+  EXPECT_EQ(lease("inside", kHour, "course", "class"), Rules());
+  EXPECT_EQ(lease("of-another", kHour, "lab", "class"), Rules{kDoubleLease});
+  EXPECT_EQ(lease("elsewhere", kHour, "course", "class", "l0r0h2"), Rules{kDoubleLease});
+  EXPECT_EQ(lease("too-long", 2 * kHour + 1, "course", "class"), Rules{kDoubleLease});
+  take(ledger::ReservationEnded{"class", ""}, 0);
+  EXPECT_EQ(lease("after", 2 * kHour, "lab", ""), Rules());
+}
+
+TEST_F(RecountTest, ALeasedHostCannotBeReserved) {
+  take(held("slice-1", {"l0r0h0"}), 0);
+  take(ledger::ReservationCreated{"later", "", kHour, 2 * kHour, true, {"l0r0h0"}, {}, {}}, 0);
+  EXPECT_EQ(rules, Rules());
+  take(ledger::ReservationCreated{"now", "", 0, 2, true, {"l0r0h0"}, {}, {}}, 0);
+  EXPECT_EQ(rules, Rules{kDoubleLease});
+}
+
 TEST_F(RecountTest, ASliceThatIsHandedOverWithoutOneNodeIsHalfPlaced) {
   take(held("slice-1", {"l0r0h0", "l0r0h1"}), 0);
   take(ledger::SliceCommitted{"slice-1", ""}, 1);
@@ -218,8 +247,10 @@ TEST(Chaos, PlantedBugsAreFoundAndTheirAbsenceIsToo) {
   ChaosOptions options;
   options.steps = 6'000, options.steps_per_round = 3'000, options.max_violations = 1;
   EXPECT_EQ(run_chaos(options)->violations.size(), 0u);
-  for (const auto& [plant, rule] :
-       {std::pair("double-lease", kDoubleLease), {"half-gang", kHalfGang}, {"quota", kQuota}}) {
+  for (const auto& [plant, rule] : {std::pair("double-lease", kDoubleLease),
+                                    {"half-gang", kHalfGang},
+                                    {"quota", kQuota},
+                                    {"lost-reservation", kLostAck}}) {
     options.plant = plant;
     for (options.seed = 1; options.seed <= 3; ++options.seed) {
       const auto result = run_chaos(options);
