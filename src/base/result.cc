@@ -9,11 +9,11 @@
 namespace th {
 namespace {
 
-constexpr std::array<std::string_view, 14> kNames = {
-    "invalid_argument", "not_found",          "already_exists",  "failed_precondition",
-    "unsatisfiable",    "resource_exhausted", "unauthenticated", "permission_denied",
-    "unavailable",      "deadline_exceeded",  "cancelled",       "data_loss",
-    "no_space",         "internal",
+constexpr std::array<std::string_view, 15> kNames = {
+    "invalid_argument",  "not_found",          "already_exists",    "failed_precondition",
+    "unsatisfiable",     "resource_exhausted", "no_capacity",       "unauthenticated",
+    "permission_denied", "unavailable",        "deadline_exceeded", "cancelled",
+    "data_loss",         "no_space",           "internal",
 };
 
 Code code_of_errno(int value) {

@@ -16,6 +16,7 @@ enum class Code {
   kFailedPrecondition,  // right input, wrong moment or state
   kUnsatisfiable,       // can never be done on this fleet
   kResourceExhausted,   // a quota, a budget, a rate or a queue is at its limit: later, or with more
+  kNoCapacity,          // the cloud has none left now: another series, zone or region, or later
   kUnauthenticated,     // no key, or a wrong one
   kPermissionDenied,    // the key may not do this
   kUnavailable,         // a peer is gone or not up yet: retry

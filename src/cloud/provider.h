@@ -5,6 +5,7 @@
 //   TH_TRY(auto vms, provider->create({"slice-7", specs}, 30 * kSecond));   // all of them, or none
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,31 @@ struct VmSpec {
 struct CreateVms {
   std::string client_token;  // the same token again means the same VMs: a retry creates nothing new
   std::vector<VmSpec> vms;   // one a host of the placement
+  bool one_fabric = false;   // they have to reach one another over InfiniBand
+  bool spot = false;         // cheaper, and may be taken away after a notice
+  std::string zone;          // of the provider's region; empty: any
+  std::string reservation;   // of reserve(); empty: none
+};
+
+struct QuoteVms {
+  std::string series;
+  int64_t num_vms = 1;
+  bool spot = false;
+  std::string zone;
+};
+
+struct Quote {
+  int64_t microusd_per_vm_hour = 0;
+  std::string where;  // "eastus, zone 1": for people
+};
+
+/// Capacity kept for later, paid whether it is used or not.
+struct ReserveVms {
+  std::string client_token;
+  std::string series;
+  int64_t num_vms = 1;
+  std::string zone;
+  int64_t start_ns = 0, end_ns = 0;  // since 1970; the cloud says which it takes
 };
 
 enum class VmPhase {
@@ -43,6 +69,27 @@ struct VmState {
   VmPhase phase = VmPhase::kCreating;
   std::string detail;             // "pid 4711", "process 4711 is gone": for people
   std::string node_token_sha256;  // of the token that its node shows to the controller
+  // What the cloud bills it for, since 1970; 0: not known, or not yet.
+  int64_t created_ns = 0, ended_ns = 0;
+};
+
+enum class NoticeKind {
+  kPreempt,    // taken away: a spot VM
+  kTerminate,  // deleted by its owner
+  kReboot,
+  kRedeploy,  // moved to another host; what lies on its local disk is lost
+  kFreeze,    // stands still for some seconds
+};
+std::string_view notice_name(NoticeKind kind);  // "preempt", ...
+std::optional<NoticeKind> notice_from_name(std::string_view name);
+
+/// What will happen to a VM, told in advance.
+struct Notice {
+  std::string id;  // for acknowledge()
+  std::string vm;
+  NoticeKind kind = NoticeKind::kPreempt;
+  int64_t not_before_ns = 0;  // since 1970; 0: it has begun
+  std::string detail;         // for people
 };
 
 /// Thread: safe from any thread; calls block up to their `timeout_ns`, so the loop thread hands them to a
@@ -54,10 +101,15 @@ class Provider {
   /// Whether it makes VMs of this series at all. Does not block. Errors: kUnsatisfiable.
   virtual Status check_series(std::string_view series) const = 0;
 
-  /// Creates all VMs of the request or, on an error, none (what was made is removed again). A repeat with the
-  /// same token and VMs returns what the first call made, dead ones included, and goes on where a crash
-  /// stopped it. Returns: one state a spec, in order. Errors: kInvalidArgument (name, duplicate, no VMs),
-  /// kAlreadyExists (a VM of another token), kNoSpace, kResourceExhausted, kDeadlineExceeded, kUnavailable.
+  /// What the VMs would cost, if they can be had as far as the cloud tells without making them. Errors:
+  /// kUnsatisfiable (not offered here: another series, zone or region), kResourceExhausted (the quota is too
+  /// small), kNoCapacity, kUnavailable, kDeadlineExceeded.
+  virtual Result<Quote> quote(const QuoteVms& request, int64_t timeout_ns);
+
+  /// Creates all VMs of the request or, on an error, none (what was made is ended again). A repeat with the
+  /// same token and VMs returns what the first call made, dead ones included, and goes on where a crash or a
+  /// deadline stopped it. Returns: one state a spec, in order. Errors: kInvalidArgument (name, duplicate, no
+  /// VMs), kAlreadyExists (a VM of another token), kNoSpace, those of quote().
   virtual Result<std::vector<VmState>> create(const CreateVms& request, int64_t timeout_ns) = 0;
 
   /// One VM. Errors: kNotFound, kUnavailable, kDeadlineExceeded.
@@ -70,6 +122,26 @@ class Provider {
   /// Ends the VM and everything that ran on it, and leaves nothing behind. A VM that does not exist is a
   /// success. Errors: kDeadlineExceeded (call again), kUnavailable.
   virtual Status remove(std::string_view vm, int64_t timeout_ns) = 0;
+
+  /// Ends the VM, and with it its cost, but keeps it listed as dead with created_ns and ended_ns, so that no
+  /// answer that got lost loses an account; then remove() it. A cloud that bills nothing removes it at once.
+  /// Errors: kNotFound, kDeadlineExceeded (call again), kUnavailable.
+  virtual Result<VmState> stop(std::string_view vm, int64_t timeout_ns);
+
+  /// What is about to happen to VMs, by VM; the same notice comes until it has happened. Errors:
+  /// kUnavailable, kDeadlineExceeded.
+  virtual Result<std::vector<Notice>> events(int64_t timeout_ns);
+  /// The VM is ready for it: it may come at once. An id that is no longer known is a success. Errors:
+  /// kUnavailable, kDeadlineExceeded.
+  virtual Status acknowledge(std::string_view id, int64_t timeout_ns);
+
+  /// Keeps capacity; the same token again means the same. Returns: CreateVms::reservation. Errors: those of
+  /// quote(), kInvalidArgument (a time that the cloud does not take).
+  virtual Result<std::string> reserve(const ReserveVms& request, int64_t timeout_ns);
+  /// What reserve() returned, of this provider, also half-made. Errors: kUnavailable, kDeadlineExceeded.
+  virtual Result<std::vector<std::string>> list_reservations(int64_t timeout_ns);
+  /// One that does not exist is a success. Errors: kDeadlineExceeded (call again), kUnavailable.
+  virtual Status cancel_reservation(std::string_view id, int64_t timeout_ns);
 };
 
 }  // namespace th::cloud

@@ -92,6 +92,7 @@ int status_of(Code code) {
       return 429;
     case Code::kCancelled:
       return 499;
+    case Code::kNoCapacity:
     case Code::kUnavailable:
       return 503;
     case Code::kDeadlineExceeded:

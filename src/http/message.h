@@ -45,8 +45,8 @@ Response json_response(const Json& body, int status = 200);
 Response error_response(const Error& error);
 
 /// invalid_argument 400, unauthenticated 401, permission_denied 403, not_found 404, already_exists 409,
-/// failed_precondition 409, unsatisfiable 422, resource_exhausted 429, unavailable 503, deadline_exceeded
-/// 504, cancelled 499, the rest 500.
+/// failed_precondition 409, unsatisfiable 422, resource_exhausted 429, no_capacity and unavailable 503,
+/// deadline_exceeded 504, cancelled 499, the rest 500.
 int status_of(Code code);
 /// The error of a response that is not 2xx: from its JSON body where it has one, else from its status.
 Error error_of(const Response& response);

@@ -113,6 +113,26 @@ class LocalProvider final : public Provider {
     return states;
   }
 
+  /// STATE/vms/VM/notice.json is how an operator, or a test, rehearses an eviction.
+  Result<std::vector<Notice>> events(int64_t timeout_ns) override {
+    TH_TRY(const auto vms, list(timeout_ns));
+    std::vector<Notice> notices;
+    for (const VmState& vm : vms) {
+      if (auto notice = read_notice(vm.vm)) notices.push_back(*std::move(notice));
+    }
+    return notices;
+  }
+
+  Status acknowledge(std::string_view id, int64_t) override {
+    const std::string_view vm = id.substr(0, id.find('/'));
+    TH_RETURN_IF_ERROR(check_name(vm, "VM"));
+    if (auto notice = read_notice(std::string(vm)); notice && notice->id == id) {
+      std::error_code ignored;
+      fs::remove(folder(vm) / "notice.json", ignored);
+    }
+    return {};
+  }
+
   Status remove(std::string_view vm, int64_t timeout_ns) override {
     TH_RETURN_IF_ERROR(check_name(vm, "VM"));
     fs::path dir = folder(vm);
@@ -141,6 +161,25 @@ class LocalProvider final : public Provider {
 
  private:
   fs::path folder(std::string_view vm) const { return options_.state_dir / "vms" / vm; }
+
+  /// {"kind": "preempt", "in_s": 30}, counted from when the file was written; none: no file, or not a notice.
+  std::optional<Notice> read_notice(const std::string& vm) const {
+    const fs::path path = folder(vm) / "notice.json";
+    struct stat info {};
+    auto text = read_file(path, 4096);
+    if (!text || stat(path.c_str(), &info) != 0) return std::nullopt;
+    auto json = parse_json(*text, path.string());
+    auto kind = json ? get_string(*json, "kind") : fail(json.error());
+    auto in_s = json ? get_int(*json, "in_s", 0) : fail(json.error());
+    const auto known = kind ? notice_from_name(*kind) : std::nullopt;
+    if (!known || !in_s || *in_s < 0 || *in_s > kDay / kSecond) {
+      log_warn("{}: not a notice; want {{\"kind\": \"preempt\", \"in_s\": 30}}", path.string());
+      return std::nullopt;
+    }
+    const int64_t written_ns = info.st_mtim.tv_sec * kSecond + info.st_mtim.tv_nsec;
+    return Notice{fmt::format("{}/{}", vm, written_ns), vm, *known, written_ns + *in_s * kSecond,
+                  "rehearsed with " + path.string()};
+  }
 
   Status check(const CreateVms& request) const {
     if (request.vms.empty()) return fail(Code::kInvalidArgument, "a request for VMs names none");

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/env.h"
 #include "base/files.h"
 #include "base/json.h"
 #include "base/process.h"
@@ -177,6 +178,36 @@ TEST_F(LocalProviderTest, AHalfMadeVmIsListedAndRemoved) {
   EXPECT_EQ(vms[0].phase, VmPhase::kCreating);
   EXPECT_TRUE(provider_->remove("half", kTimeout));
   EXPECT_EQ(provider_->describe("half", kTimeout).error().code, Code::kNotFound);
+}
+
+TEST_F(LocalProviderTest, QuotesTheListPriceOfItsOneSeries) {
+  // The catalogue's LOCAL: 2 GPUs at $0.10 an hour.
+  EXPECT_EQ(provider_->quote({"LOCAL", 4, false, ""}, kTimeout).value().microusd_per_vm_hour, 200'000);
+  EXPECT_EQ(provider_->quote({"ND_H100_v5", 1, false, ""}, kTimeout).error().code, Code::kUnsatisfiable);
+  EXPECT_EQ(provider_->reserve({"t", "LOCAL", 1, "", 0, kDay}, kTimeout).error().code, Code::kUnsatisfiable);
+}
+
+TEST_F(LocalProviderTest, ARehearsedNoticeComesUntilItIsAcknowledged) {
+  ASSERT_TRUE(provider_->create(request("t1", {"a", "b"}), kTimeout));
+  EXPECT_TRUE(provider_->events(kTimeout).value().empty());
+  std::ofstream(state_ / "vms/b/notice.json") << R"({"kind": "preempt", "in_s": 30})";
+  std::ofstream(state_ / "vms/a/notice.json") << R"({"kind": "explode"})";
+  auto notices = provider_->events(kTimeout).value();
+  ASSERT_EQ(notices.size(), 1u) << "what is not a notice is left out";
+  EXPECT_EQ(notices[0].vm, "b");
+  EXPECT_EQ(notices[0].kind, NoticeKind::kPreempt);
+  EXPECT_NEAR(static_cast<double>(notices[0].not_before_ns - Env::real().unix_ns()), 30e9, 5e9);
+  EXPECT_EQ(provider_->events(kTimeout).value()[0].id, notices[0].id);
+  EXPECT_TRUE(provider_->acknowledge("b/1", kTimeout)) << "an older notice";
+  EXPECT_EQ(provider_->events(kTimeout).value().size(), 1u);
+  EXPECT_TRUE(provider_->acknowledge(notices[0].id, kTimeout));
+  EXPECT_TRUE(provider_->events(kTimeout).value().empty());
+}
+
+TEST_F(LocalProviderTest, StopLeavesNothingToPayFor) {
+  ASSERT_TRUE(provider_->create(request("t1", {"a"}), kTimeout));
+  EXPECT_EQ(provider_->stop("a", kTimeout).value().phase, VmPhase::kDead);
+  EXPECT_EQ(provider_->stop("a", kTimeout).error().code, Code::kNotFound);
 }
 
 TEST_F(LocalProviderTest, RefusesWhatItCannotName) {
