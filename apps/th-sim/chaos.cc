@@ -24,7 +24,8 @@ class Chaos final : public Command {
     flags.add("--steps-per-round", options_.steps_per_round,
               "after so many all faults end, everything is given back, and a new ledger begins");
     flags.choice("--break", plant_,
-                 {"none", "double-lease", "half-gang", "lost-ack", "leak-vm", "quota", "lost-reservation"},
+                 {"none", "double-lease", "half-gang", "lost-ack", "leak-vm", "quota", "lost-reservation",
+                  "double-meter"},
                  "plant this bug, which has to be found");
     flags.add("--trace", options_.trace_file, "write every event and fault here, as text");
   }
@@ -59,6 +60,9 @@ class Chaos final : public Command {
                 {"resizes", result.resizes},
                 {"reservations", result.reservations},
                 {"reserved_leases", result.reserved},
+                {"usage_records", result.usage_records},
+                {"tokens", result.tokens},
+                {"gateway_crashes", result.gateway_crashes},
                 {"refused_by_limits", result.refused},
                 {"gpu_hours_paid", static_cast<double>(result.gpu_ns_paid) / static_cast<double>(kHour)},
                 {"microusd_paid", result.microusd_paid},

@@ -20,7 +20,8 @@ class Chaos(unittest.TestCase):
         self.assertTrue(first["simulated"])
         self.assertEqual(first["violations"], 0)
         self.assertGreaterEqual(first["steps"], 15000)
-        for what in ("faults", "crashes", "restarts", "acknowledged", "leases", "jobs", "preemptions", "resizes", "refused_by_limits", "reservations", "reserved_leases"):
+        for what in ("faults", "crashes", "restarts", "acknowledged", "leases", "jobs", "preemptions", "resizes", "refused_by_limits", "reservations", "reserved_leases",
+                     "usage_records", "gateway_crashes"):
             self.assertGreater(first[what], 0, what)
         self.assertEqual(run("chaos", "--steps", "15000", "--steps-per-round", "5000", "--seed", "3"), first)
         other = run("chaos", "--steps", "5000", "--seed", "4")
@@ -50,6 +51,9 @@ class Chaos(unittest.TestCase):
 
     def test_a_reservation_that_is_forgotten_is_found(self):
         self.find("lost-reservation", "every acknowledged command is kept")
+
+    def test_tokens_that_are_counted_twice_are_found(self):
+        self.find("double-meter", "every cent is accounted")
 
     def test_a_finding_can_be_repeated(self):
         found = run("chaos", "--steps", "20000", "--steps-per-round", "5000", "--break", "half-gang", want=1)

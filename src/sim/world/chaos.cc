@@ -16,8 +16,8 @@
 namespace th::sim {
 namespace {
 
-constexpr const char* kPlants[] = {"",        "double-lease", "half-gang",       "lost-ack",
-                                   "leak-vm", "quota",        "lost-reservation"};
+constexpr const char* kPlants[] = {"",        "double-lease", "half-gang",        "lost-ack",
+                                   "leak-vm", "quota",        "lost-reservation", "double-meter"};
 
 Status check(const ChaosOptions& options) {
   if (options.steps < 1 || options.steps > 1'000'000'000) {
@@ -28,8 +28,9 @@ Status check(const ChaosOptions& options) {
   for (const char* plant : kPlants) {
     if (options.plant == plant) return {};
   }
-  return fail(Code::kInvalidArgument,
-              "break: want double-lease, half-gang, lost-ack, leak-vm, quota or lost-reservation");
+  return fail(
+      Code::kInvalidArgument,
+      "break: want double-lease, half-gang, lost-ack, leak-vm, quota, lost-reservation or double-meter");
 }
 
 }  // namespace

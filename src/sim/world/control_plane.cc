@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kWorkers = 4;  // as the daemon
 constexpr int64_t kTickNs = kSecond;
-constexpr const char* kAdminKey = "admin-key";
+constexpr const char *kAdminKey = "admin-key", *kGatewayToken = "gateway-token";
 std::string key_of(const std::string& account) { return account.empty() ? kAdminKey : "key-of-" + account; }
 /// Only names in events follow from it; nothing is written there.
 constexpr const char* kStateDir = "/nonexistent/simulated";
@@ -116,7 +116,7 @@ Status ControlPlane::open() {
   }));
   loop_ = std::make_unique<control::Loop>();
   launcher_.emplace(clock_.unix_ns());
-  api_ = std::make_unique<control::Api>(*loop_, sha256_hex("gateway-token"));
+  api_ = std::make_unique<control::Api>(*loop_, sha256_hex(kGatewayToken));
   control::CoreParts parts{
       clock_,     *ledger_,  fleet_,    cloud_,
       *launcher_, registry_, kStateDir, [this](control::Work w) { offload(std::move(w)); },
@@ -231,11 +231,19 @@ void ControlPlane::answered(int64_t call) {
                });
 }
 
-void ControlPlane::request(http::Request request, const std::string& account, OnAnswer on_answer) {
+void ControlPlane::route(http::Request request, const std::string& token, OnAnswer on_answer) {
   if (!up()) return;  // nobody listens: the caller's time runs out
-  request.headers.push_back({"Authorization", "Bearer " + key_of(account)});
+  request.headers.push_back({"Authorization", "Bearer " + token});
   router_->route(std::move(request), responder(std::move(on_answer)));
   wake();
+}
+
+void ControlPlane::request(http::Request request, const std::string& account, OnAnswer on_answer) {
+  route(std::move(request), key_of(account), std::move(on_answer));
+}
+
+void ControlPlane::gateway_request(http::Request request, OnAnswer on_answer) {
+  route(std::move(request), kGatewayToken, std::move(on_answer));
 }
 
 void ControlPlane::sync(const std::string& vm, const std::string& token, const node::SyncRequest& request,

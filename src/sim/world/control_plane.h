@@ -52,6 +52,8 @@ class ControlPlane final : public ControlLink {
   /// A request over the network by somebody of that account; "": the operator. `on_answer` is called once, or
   /// never: it was lost with the control plane.
   void request(http::Request request, const std::string& account, OnAnswer on_answer);
+  /// The same with the gateway's token.
+  void gateway_request(http::Request request, OnAnswer on_answer);
   void sync(const std::string& vm, const std::string& token, const node::SyncRequest& request,
             int64_t wait_ns, OnReply on_reply) override;
 
@@ -72,6 +74,7 @@ class ControlPlane final : public ControlLink {
   void maybe_die() const;
   http::Responder responder(OnAnswer on_answer);
   void answered(int64_t call);
+  void route(http::Request request, const std::string& token, OnAnswer on_answer);
   int64_t between(int64_t low_ns, int64_t high_ns) {
     return low_ns + static_cast<int64_t>(prng_.below(static_cast<uint64_t>(high_ns - low_ns + 1)));
   }

@@ -13,6 +13,7 @@
 #include "sim/world/control_plane.h"
 #include "sim/world/disk.h"
 #include "sim/world/faults.h"
+#include "sim/world/gateway.h"
 #include "sim/world/recount.h"
 
 namespace th::sim {
@@ -50,6 +51,7 @@ class Round {
   void break_host(int32_t host);
   void plant_double_lease();
   void plant_lost_reservation();
+  void plant_double_meter(const ledger::UsageRecorded& batch);
   void end_faults();
   bool settle();
   void give_back();
@@ -77,6 +79,7 @@ class Round {
   std::optional<ControlPlane> plane_;
   std::optional<SimNodes> nodes_;
   std::optional<Buyers> buyers_;
+  std::optional<Gateway> gateway_;
   const TenantRules tenants_ = chaos_tenants();
   Recount recount_;
 };
@@ -97,6 +100,7 @@ Round::Round(const RoundOptions& options, ChaosResult& result)
   nodes_.emplace(clock_, prng_.next(), cloud_, *plane_);
   nodes_->on_conflict = [this](const std::string& what) { violation(kDoubleLease, what); };
   buyers_.emplace(clock_, prng_.next(), *plane_, *fleet_, buyer_options(tenants_), found);
+  gateway_.emplace(clock_, prng_.next(), *plane_, found);
   draw_faults();
   result_.fleet_gpus = 0;
   for (const fleet::Host& host : fleet_->hosts()) result_.fleet_gpus += host.gpus;
@@ -126,6 +130,7 @@ ControlPlaneHooks Round::hooks() {
   hooks.on_start = [this] {
     trace("the control plane is up");
     buyers_->check(plane_->state());
+    gateway_->check(plane_->state());
   };
   hooks.on_refused_start = [this](const Error& error) { violation(kLostAck, error.message); };
   return hooks;
@@ -175,6 +180,10 @@ void Round::take(const ledger::Entry& entry) {
   result_.resizes += std::holds_alternative<ledger::SliceResized>(entry.event);
   result_.reservations += std::holds_alternative<ledger::ReservationCreated>(entry.event);
   result_.vms += std::holds_alternative<ledger::VmRequested>(entry.event);
+  if (const auto* usage = std::get_if<ledger::UsageRecorded>(&entry.event)) {
+    gateway_->taken(*usage);
+    if (options_.plant == "double-meter" && !bad_) plant_double_meter(*usage);
+  }
   try {
     recount_.take(entry);
   } catch (const std::out_of_range&) {
@@ -276,6 +285,17 @@ void Round::plant_lost_reservation() {
   });
 }
 
+/// A control plane that takes a batch of usage that comes again for a new one.
+void Round::plant_double_meter(const ledger::UsageRecorded& batch) {
+  clock_.after(kSecond, [this, batch] {
+    if (!plane_->up() || !faults_) return;
+    ledger::UsageRecorded again = batch;
+    int64_t seq = plane_->state().journals.at(batch.journal);
+    for (ledger::UsageRecord& record : again.records) record.seq = ++seq;
+    plane_->controller().core.stage(std::move(again));
+  });
+}
+
 void Round::sample() {
   next_sample_ns_ = clock_.unix_ns() + 30 * kSecond;
   result_.samples.push_back({static_cast<double>(result_.virtual_ns + clock_.unix_ns() - kStartNs) / 1e9,
@@ -294,6 +314,7 @@ bool Round::step() {
 void Round::run() {
   plane_->start();
   buyers_->start();
+  gateway_->start();
   next_fault();
   if (options_.plant == "double-lease") plant_double_lease();
   if (options_.plant == "lost-reservation") plant_lost_reservation();
@@ -302,11 +323,13 @@ void Round::run() {
   }
   if (!bad_) end_faults();
   if (!bad_ && settle()) check_settled();
-  hash_word(result_.hash, buyers_->hash());
+  hash_word(result_.hash, buyers_->hash()), hash_word(result_.hash, gateway_->hash());
   result_.faults += num_faults_ + cloud_.misbehaved();
   result_.crashes += plane_->deaths(), result_.restarts += plane_->starts() - 1;
   result_.commands += buyers_->commands(), result_.acknowledged += buyers_->acknowledged();
   result_.refused += buyers_->refused();
+  result_.usage_records += gateway_->records(), result_.tokens += gateway_->tokens();
+  result_.gateway_crashes += gateway_->crashes();
   result_.leases += recount_.num_leases(), result_.reserved += recount_.num_reserved();
   result_.virtual_ns += clock_.unix_ns() - kStartNs;
 }
@@ -321,6 +344,7 @@ void Round::end_faults() {
   for (const fleet::Host& host : fleet_->hosts()) cloud_.repair_host(host.id);
   for (const std::string& vm : nodes_->running()) nodes_->cut_off(vm, 0);
   buyers_->wind_down();
+  gateway_->wind_down();
 }
 
 /// Runs on until nothing is left of anything. False: after kSettleNs something is.
@@ -329,7 +353,8 @@ bool Round::settle() {
   int64_t next_look_ns = 0;
   while (clock_.unix_ns() < until_ns) {
     if (!step()) return false;
-    if (clock_.unix_ns() < next_look_ns || !plane_->up() || !buyers_->settled()) continue;
+    if (clock_.unix_ns() < next_look_ns || !plane_->up() || !buyers_->settled() || !gateway_->settled())
+      continue;
     next_look_ns = clock_.unix_ns() + 20 * kSecond;
     const auto& core = plane_->controller().core;
     const bool settled = core.active_slices().empty() && core.active_jobs().empty();
@@ -343,6 +368,7 @@ bool Round::settle() {
   for (const auto& id : plane_->controller().core.active_slices()) left += " " + id;
   for (const auto& id : plane_->controller().core.active_jobs()) left += " " + id;
   for (const auto& [name, of] : plane_->state().reservations) left += " reservation " + name;
+  if (!gateway_->settled()) left += " usage records";
   if (!left.empty() || !buyers_->settled()) violation(kUnsettled, "still not settled:" + left);
   return false;
 }
@@ -350,6 +376,7 @@ bool Round::settle() {
 void Round::check_settled() {
   const ledger::State& state = plane_->state();
   buyers_->check(state);
+  gateway_->check(state);
   check_money();
   for (const auto& [id, slice] : state.slices) {
     if (slice.live()) violation(kUnsettled, fmt::format("{} is {}", id, ledger::name_of(slice.state)));

@@ -250,7 +250,8 @@ TEST(Chaos, PlantedBugsAreFoundAndTheirAbsenceIsToo) {
   for (const auto& [plant, rule] : {std::pair("double-lease", kDoubleLease),
                                     {"half-gang", kHalfGang},
                                     {"quota", kQuota},
-                                    {"lost-reservation", kLostAck}}) {
+                                    {"lost-reservation", kLostAck},
+                                    {"double-meter", kMoney}}) {
     options.plant = plant;
     for (options.seed = 1; options.seed <= 3; ++options.seed) {
       const auto result = run_chaos(options);
