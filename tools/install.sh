@@ -21,5 +21,5 @@ if [ "$(id -u)" -ne 0 ]; then
   as_root=(sudo)
 fi
 as_root+=(env DEBIAN_FRONTEND=noninteractive)
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+"${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 update -qq
+"${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >&2

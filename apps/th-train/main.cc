@@ -11,7 +11,7 @@
 
 #include "base/log.h"
 #include "check_gradients.h"
-#include "collective/shm/connect.h"
+#include "collective/connect/connect.h"
 #include "train/trainer.h"
 
 namespace th {
@@ -44,7 +44,7 @@ Status run(const std::string& file) {
   watch_for_sigterm();
   TH_TRY(train::Recipe recipe, train::load_recipe(file));
   TH_TRY(collective::Rendezvous rendezvous, collective::rendezvous_from_env());
-  TH_TRY(collective::Group group, collective::connect_shm(rendezvous, {}));
+  TH_TRY(collective::Group group, collective::connect(rendezvous, {}));
   const char* metrics = std::getenv("TH_METRICS");
   TH_TRY(auto result,
          train::train(

@@ -1,9 +1,9 @@
 #pragma once
-// Collective operations between the ranks of a gang: a value outside, a backend inside (shm; see
-// collective/shm).
+// Collective operations between the ranks of a gang: a value outside, a backend inside (shm inside of a node,
+// gloo between nodes).
 //
 //   TH_TRY(Rendezvous rendezvous, rendezvous_from_env());
-//   TH_TRY(Group group, connect_shm(rendezvous, {}));        // collective/shm/connect.h
+//   TH_TRY(Group group, connect(rendezvous, {}));            // collective/connect/connect.h
 //   TH_RETURN_IF_ERROR(group.reduce_scatter(gradients));
 //
 // Every rank of the group calls the same operations in the same order with the same sizes. All of them block
@@ -15,6 +15,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/result.h"
@@ -25,15 +26,26 @@ namespace th::collective {
 struct Rendezvous {
   int rank = 0;
   int world_size = 1;
+  int local_world_size = 0;  // ranks on our node; 0: not known
+  std::string node = {};     // its name, for messages
   std::string master_addr = "127.0.0.1";
   int master_port = 0;
-  std::string job_id;  // TH_JOB_ID, else SLURM_JOB_ID
-  int attempt = 0;     // TH_ATTEMPT
+  std::string job_id;
+  int attempt = 0;
 };
 
-/// From RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TH_JOB_ID, TH_ATTEMPT; without RANK and WORLD_SIZE a
-/// world of one. Errors: kInvalidArgument, naming the variable (half set, not a number, rank >= world size).
+/// What the launcher has set; the first of these that is there:
+///   RANK, WORLD_SIZE, LOCAL_WORLD_SIZE                    th-node, torchrun, a shell
+///   OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_SIZE              mpirun, also inside of a Slurm job
+///   SLURM_PROCID, SLURM_NTASKS in a step (SLURM_STEP_ID)  srun
+/// MASTER_ADDR and MASTER_PORT; without them the first host of SLURM_STEP_NODELIST (SLURM_JOB_NODELIST), this
+/// host when all ranks are on it, and a port that follows from the job's id. TH_JOB_ID, else SLURM_JOB_ID;
+/// TH_ATTEMPT, else SLURM_RESTART_COUNT. Without a launcher a world of one. Errors: kInvalidArgument, naming
+/// the variable (missing, not a number, rank >= world size).
 Result<Rendezvous> rendezvous_from_env();
+
+/// "n[01-04,7],c1" → "n01": the first host of a list as Slurm writes it. Errors: kInvalidArgument.
+Result<std::string> first_host(std::string_view nodelist);
 
 /// [begin, end): the part of `size` elements that belongs to `rank`. Parts are in order, cover all, differ by
 /// at most one.
@@ -44,7 +56,8 @@ struct Shard {
 };
 Shard shard_of(size_t size, int rank, int world_size);
 
-/// What a backend implements. Sums are taken in the order of the ranks, so a rerun gives the same bits.
+/// What a backend implements. Sums are taken in a fixed order (of the ranks of a node, then of the nodes), so
+/// a rerun with the same placement gives the same bits.
 class GroupBackend {
  public:
   virtual ~GroupBackend() = default;
@@ -55,9 +68,10 @@ class GroupBackend {
   virtual Status barrier() = 0;
 };
 
-/// Movable handle of one rank. Errors of all operations: kUnavailable when a peer died or left ("rank 2 (pid
-/// 17) …"), within 5 s; kInternal when ranks disagree about operation or size. n floats, w ranks: wire cost a
-/// rank is n(w-1)/w floats for reduce_scatter and all_gather, twice that for all_reduce, n for broadcast.
+/// Movable handle of one rank. Errors of all operations: kUnavailable when a peer died, hangs or left ("rank
+/// 2 on node n1 (pid 17) …"), within 5 s; kInternal when ranks disagree about operation or size. n floats, w
+/// ranks: wire cost a rank is n(w-1)/w floats for reduce_scatter and all_gather, twice that for all_reduce, n
+/// for broadcast; between nodes see docs/collectives.md.
 class Group {
  public:
   /// A world of one: every operation returns at once.

@@ -32,12 +32,13 @@ MAY_INCLUDE = {
     "gateway": ["safety", "http"],
     "sim": ["control", "gateway", "serve", "train"],
 }
-BACKENDS = {"cloud": ["local", "azure"], "launch": ["local"], "collective": ["shm"]}
+BACKENDS = {"cloud": ["local", "azure"], "launch": ["local"], "collective": ["shm", "gloo"]}
 
 # What every backend of a room has; what only one needs has a name of its own.
 CORRESPONDING = {
     "cloud": ["provider.h", "provider.cc", "provider_test.cc"],
     "launch": ["launcher.h", "launcher.cc"],
+    "collective": ["connect.h", "connect.cc", "meeting.h", "meeting.cc"],
 }
 
 HEAVY = re.compile(r'#include <(boost/|nlohmann/json\.hpp|yaml-cpp|spdlog|CLI/|dnnl|oneapi/|sqlite3|openssl|re2/|pcre2)')

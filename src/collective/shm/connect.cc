@@ -44,11 +44,11 @@ void add_into(std::span<float> into, std::span<const float> more) {
 
 class ShmGroup final : public GroupBackend {
  public:
-  ShmGroup(Segment segment, const Rendezvous& rendezvous, int64_t silence_ns)
+  ShmGroup(Segment segment, const Rendezvous& rendezvous, const ShmOptions& options)
       : segment_(std::move(segment)),
         rank_(rendezvous.rank),
         world_(rendezvous.world_size),
-        silence_ns_(silence_ns),
+        options_(options),
         heart_([this](std::stop_token stop) { beat(stop); }) {}
 
   ~ShmGroup() override {
@@ -189,9 +189,10 @@ class ShmGroup final : public GroupBackend {
     for (int peer = 0; peer < world_; ++peer) {
       const int32_t broken = header.broken.load();
       const int suspect = broken > 0 ? broken - 1 : peer;
-      std::string problem =
-          suspect == rank_ ? "" : peer_problem(segment_.peer(suspect), suspect, silence_ns_);
-      if (problem.empty() && broken > 0) problem = fmt::format("rank {} was given up by the others", suspect);
+      std::string problem = suspect == rank_ ? ""
+                                             : peer_problem(segment_.peer(suspect),
+                                                            name_of(options_, suspect), options_.silence_ns);
+      if (problem.empty() && broken > 0) problem = name_of(options_, suspect) + " was given up by the others";
       // A peer may have passed this barrier and left; then the round has ended.
       if (problem.empty() || header.round.load() != round) continue;
       int32_t none = 0;
@@ -206,7 +207,7 @@ class ShmGroup final : public GroupBackend {
   Segment segment_;
   int rank_;
   int world_;
-  int64_t silence_ns_;
+  ShmOptions options_;
   int bank_ = 0;
   std::optional<Error> broken_;
   std::jthread heart_;  // last: stops before the segment goes
@@ -242,7 +243,7 @@ Result<Group> connect_shm(const Rendezvous& rendezvous, const ShmOptions& option
   }
   TH_TRY(Segment segment, Segment::join(rendezvous, options));
   return Group(rendezvous.rank, rendezvous.world_size,
-               std::make_unique<ShmGroup>(std::move(segment), rendezvous, options.silence_ns));
+               std::make_unique<ShmGroup>(std::move(segment), rendezvous, options));
 }
 
 }  // namespace th::collective

@@ -2,6 +2,8 @@
 // Collectives over shared memory: all ranks on one host. See docs/collectives.md.
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/units.h"
@@ -13,6 +15,7 @@ struct ShmOptions {
   int64_t connect_timeout_ns = 30 * kSecond;  // for all ranks to come
   int64_t silence_ns = 4 * kSecond;           // a peer without a heartbeat for so long is dead
   size_t slot_bytes = size_t{4} << 20;        // two of them a rank; larger data go in several rounds
+  std::vector<std::string> names = {};        // of the ranks, for messages; empty: "rank 0" …
 };
 
 /// Blocks until all ranks of the rendezvous are attached. Nothing of it has a name in a file system, so

@@ -99,11 +99,12 @@ std::string missing_ranks(void* address, int world_size) {
 }
 
 /// A rank that came and died before all were there.
-Status check_peers(void* address, const Rendezvous& rendezvous, int64_t silence_ns) {
+Status check_peers(void* address, const Rendezvous& rendezvous, const ShmOptions& options) {
   for (int rank = 0; rank < rendezvous.world_size; ++rank) {
     const PeerEntry& peer = entry(address, rank);
     if (rank == rendezvous.rank || peer.state.load() == static_cast<uint32_t>(PeerState::kAbsent)) continue;
-    if (std::string problem = peer_problem(peer, rank, silence_ns); !problem.empty()) {
+    if (std::string problem = peer_problem(peer, name_of(options, rank), options.silence_ns);
+        !problem.empty()) {
       return fail(Code::kUnavailable, problem + " before all ranks had met");
     }
   }
@@ -126,8 +127,7 @@ Status meet_all(Mapping& mapping, const UniqueFd& meeting, const UniqueFd& memor
       entry(mapping.get(), rendezvous.rank).heartbeat_ns = monotonic_now_ns();
       if (rendezvous.rank == 0 && header.attached.load() == header.world_size) header.released = 1;
       if (header.released.load() == 1) return {};
-      if (polls % kPollsToCheck == 0)
-        TH_RETURN_IF_ERROR(check_peers(mapping.get(), rendezvous, options.silence_ns));
+      if (polls % kPollsToCheck == 0) TH_RETURN_IF_ERROR(check_peers(mapping.get(), rendezvous, options));
     }
     if (monotonic_now_ns() > deadline_ns) {
       return fail(Code::kDeadlineExceeded,
@@ -166,16 +166,18 @@ uint64_t process_start_time(int pid) {
   return start_time;
 }
 
-std::string peer_problem(const PeerEntry& peer, int rank, int64_t silence_ns) {
+std::string name_of(const ShmOptions& options, int rank) {
+  return options.names.empty() ? fmt::format("rank {}", rank) : options.names[rank];
+}
+
+std::string peer_problem(const PeerEntry& peer, const std::string& name, int64_t silence_ns) {
   const auto state = static_cast<PeerState>(peer.state.load());
   const int pid = peer.pid.load();
-  if (state == PeerState::kLeft) return fmt::format("rank {} (pid {}) left the group", rank, pid);
-  if (process_start_time(pid) != peer.start_time.load())
-    return fmt::format("rank {} (pid {}) died", rank, pid);
+  if (state == PeerState::kLeft) return fmt::format("{} (pid {}) left the group", name, pid);
+  if (process_start_time(pid) != peer.start_time.load()) return fmt::format("{} (pid {}) died", name, pid);
   const auto silent_ns = static_cast<int64_t>(monotonic_now_ns() - peer.heartbeat_ns.load());
   if (silent_ns > silence_ns) {
-    return fmt::format("rank {} (pid {}) has given no sign of life for {}", rank, pid,
-                       format_duration(silent_ns));
+    return fmt::format("{} (pid {}) has given no sign of life for {}", name, pid, format_duration(silent_ns));
   }
   return {};
 }

@@ -64,7 +64,10 @@ uint64_t process_start_time(int pid);
 
 /// Empty while the rank's process lives, its heart beats and it has not left; else what is wrong, "rank 2
 /// (pid 17) died".
-std::string peer_problem(const PeerEntry& peer, int rank, int64_t silence_ns);
+std::string peer_problem(const PeerEntry& peer, const std::string& name, int64_t silence_ns);
+
+/// What messages call the rank.
+std::string name_of(const ShmOptions& options, int rank);
 
 uint64_t monotonic_now_ns();
 
