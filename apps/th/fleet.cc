@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/env.h"
 #include "base/units.h"
 #include "context.h"
 #include "http/url.h"
@@ -51,6 +52,63 @@ Result<Json> list_nodes(Context& context) {
   }
   context.put(rows.size() == 1 ? "no nodes: a slice brings them\n" : table(rows));
   return nodes;
+}
+
+struct PowerOptions {
+  std::string name, site, start = "0s", duration, reason;
+  int64_t watts = 0;
+};
+
+Result<Json> cap_power(Context& context, const PowerOptions& options) {
+  TH_TRY(const int64_t in_ns, parse_duration_ns(options.start));
+  TH_TRY(const int64_t duration_ns, parse_duration_ns(options.duration));
+  Json body{{"name", options.name}, {"watts", options.watts}, {"duration_ns", duration_ns}};
+  if (in_ns > 0) body["start_ns"] = Env::real().unix_ns() + in_ns;
+  if (!options.site.empty()) body["site"] = options.site;
+  if (!options.reason.empty()) body["reason"] = options.reason;
+  TH_TRY(Json made, context.post("/power-caps", body));
+  context.say(fmt::format("site {} takes on nothing over {} W from {} to {}; what runs goes on",
+                          text_of(made, "site"), options.watts, format_time(int_of(made, "start_ns")),
+                          format_time(int_of(made, "end_ns"))));
+  return made;
+}
+
+Result<Json> list_power_caps(Context& context) {
+  TH_TRY(Json all, context.get("/power-caps"));
+  std::vector<std::vector<std::string>> rows = {{"CAP", "SITE", "WATTS", "START", "END", "REASON"}};
+  for (const Json& item : list_of(all)) {
+    rows.push_back({text_of(item, "name"), text_of(item, "site"), std::to_string(int_of(item, "watts")),
+                    format_time(int_of(item, "start_ns")), format_time(int_of(item, "end_ns")),
+                    text_of(item, "reason")});
+  }
+  context.put(rows.size() == 1 ? "no power caps\n" : table(rows));
+  return all;
+}
+
+void add_power(CLI::App& app, Verb& verb) {
+  auto options = std::make_shared<PowerOptions>();
+  auto* power = app.add_subcommand("power", "Cap what a site may draw for a while");
+  power->require_subcommand(1);
+  power->footer("Example:\n  th power cap heat --watts 200 --for 2h --reason \"a chiller is repaired\"");
+  auto* cap = power->add_subcommand("cap", "Start nothing that would draw more; what runs goes on");
+  cap->add_option("NAME", options->name, "name of the cap")->required();
+  cap->add_option("--watts", options->watts, "of all hosts of the site together")->required();
+  cap->add_option("--site", options->site, "site (default: the only one)");
+  cap->add_option("--in", options->start, "starts so long from now (default: now)");
+  cap->add_option("--for", options->duration, "how long")->required();
+  cap->add_option("--reason", options->reason, "why, for those who ask");
+  cap->callback(
+      [&verb, options] { verb = [options](Context& context) { return cap_power(context, *options); }; });
+  power->add_subcommand("list", "List power caps")->callback([&verb] { verb = list_power_caps; });
+  auto* lift = power->add_subcommand("lift", "End a cap");
+  lift->add_option("NAME", options->name, "name of the cap")->required();
+  lift->callback([&verb, options] {
+    verb = [options](Context& context) -> Result<Json> {
+      TH_TRY(Json gone, context.del("/power-caps/" + http::percent_encode(options->name)));
+      context.say(fmt::format("power cap {} is lifted", options->name));
+      return gone;
+    };
+  });
 }
 
 void add_nodes(CLI::App& app, Verb& verb) {
@@ -120,6 +178,7 @@ void add_fleet(CLI::App& app, Verb& verb) {
   usage->footer("Example:\n  th usage --json");
   usage->callback([&verb] { verb = show_usage; });
   add_nodes(app, verb);
+  add_power(app, verb);
 }
 
 }  // namespace th::cli

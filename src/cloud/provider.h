@@ -20,6 +20,7 @@ struct VmSpec {
   std::string host;             // the fleet host it is placed on
   std::string series;           // "LOCAL"
   int gpus = 0;                 // accelerators that the VM holds
+  int group = 0;                // VMs of one request with the same number share a placement group
   int cpus = 0;                 // cores that its node must find; 0: not checked
   int64_t memory_bytes = 0;     // memory that its node must find; 0: not checked
   int64_t disk_free_bytes = 0;  // free space for jobs that its node must find; 0: not checked

@@ -1,4 +1,4 @@
-// Routes of accounts and reservations.
+// Routes of accounts, reservations and power caps.
 
 #include <fmt/format.h>
 
@@ -12,6 +12,8 @@
 
 namespace th::control {
 namespace {
+
+constexpr int64_t kMaxCapW = 1'000'000'000'000;
 
 Result<std::vector<std::string>> strings(const Json& body, const char* field) {
   std::vector<std::string> out;
@@ -93,6 +95,35 @@ Result<ledger::ReservationCreated> read_reservation(Controller& c, const Json& b
   return made;
 }
 
+Result<ledger::PowerCapped> read_power_cap(Controller& c, const Json& body) {
+  TH_RETURN_IF_ERROR(check_fields(body, {"name", "site", "watts", "start_ns", "duration_ns", "reason"}));
+  ledger::PowerCapped made;
+  TH_TRY(made.cap, get_string(body, "name"));
+  TH_RETURN_IF_ERROR(check_name(made.cap, "power cap"));
+  if (c.core.state().power_caps.count(made.cap))
+    return fail(Code::kAlreadyExists, "power cap '" + made.cap + "' exists; lift it first");
+  const auto sites = c.core.fleet().sites();
+  TH_TRY(made.site, get_string(body, "site", sites.size() == 1 ? sites[0].id : std::string()));
+  std::vector<std::string> names;
+  for (const fleet::Site& site : sites) names.push_back(site.id);
+  if (std::ranges::find(names, made.site) == names.end())
+    return fail(Code::kNotFound, "'site': there is no site '" + made.site + "'" +
+                                     did_you_mean(made.site, names) + "; there is " + join(names, ", "));
+  TH_TRY(made.watts, get_int(body, "watts"));
+  TH_TRY(const int64_t start_ns, get_int(body, "start_ns", 0));
+  TH_TRY(const int64_t duration_ns, get_int(body, "duration_ns"));
+  TH_TRY(made.reason, get_string(body, "reason", std::string()));
+  if (made.watts < 0 || made.watts > kMaxCapW)
+    return fail(Code::kInvalidArgument, fmt::format("'watts': want 0 to {}", kMaxCapW));
+  if (start_ns < 0 || start_ns > INT64_MAX / 2)
+    return fail(Code::kInvalidArgument, "'start_ns': want a time that is not before 1970");
+  if (duration_ns < kSecond || duration_ns > request::kMaxRequestDurationNs)
+    return fail(Code::kInvalidArgument, "'duration_ns': want 1s to 365d");
+  made.start_ns = std::max(start_ns, c.core.now_ns());
+  made.end_ns = made.start_ns + duration_ns;
+  return made;
+}
+
 }  // namespace
 
 Json reservation_json(const ledger::ReservationCreated& of) {
@@ -100,6 +131,11 @@ Json reservation_json(const ledger::ReservationCreated& of) {
           {"end_ns", of.end_ns},    {"maintenance", of.maintenance},
           {"hosts", of.hosts},      {"accounts", of.accounts},
           {"users", of.users},      {"reason", of.reason}};
+}
+
+Json power_cap_json(const ledger::PowerCapped& of) {
+  return {{"name", of.cap},          {"site", of.site},     {"watts", of.watts},
+          {"start_ns", of.start_ns}, {"end_ns", of.end_ns}, {"reason", of.reason}};
 }
 
 Json accounts_json(const Controller& c) {
@@ -153,6 +189,29 @@ void Api::add_queue_routes(http::Router& router) {
           }
           Answer answer(reservation_json(found->second));
           c.core.stage(ledger::ReservationEnded{name, "deleted by hand"});
+          return answer;
+        });
+  read(router, "/api/v1/power-caps", [](Controller& c, const http::Request&) -> Result<Json> {
+    Json items = Json::array();
+    for (const auto& [name, of] : c.core.state().power_caps) items.push_back(power_cap_json(of));
+    return list_json(std::move(items));
+  });
+  write(router, "POST", "/api/v1/power-caps", Role::kAdmin,
+        [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
+          TH_TRY(const ledger::PowerCapped made, read_power_cap(c, body));
+          c.core.stage(made);
+          return Answer(power_cap_json(made));
+        });
+  write(router, "DELETE", "/api/v1/power-caps/{name}", Role::kAdmin,
+        [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
+          const std::string& name = request.params.at("name");
+          const auto found = c.core.state().power_caps.find(name);
+          if (found == c.core.state().power_caps.end()) {
+            return fail(Code::kNotFound,
+                        "there is no power cap '" + name + "'; th power list shows those that are");
+          }
+          Answer answer(power_cap_json(found->second));
+          c.core.stage(ledger::PowerUncapped{name, "lifted by hand"});
           return answer;
         });
 }

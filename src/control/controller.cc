@@ -30,6 +30,7 @@ Status Controller::step() {
   // Commands are answered before the queues are looked at, which may take long.
   TH_RETURN_IF_ERROR(core.commit());
   core.extend_overdue_claims();  // before anything is placed
+  core.refresh_lemons();
   // Jobs first: what they end decides what slices may be released; twice, since slices in turn end jobs.
   jobs.step();
   slices.step();

@@ -62,7 +62,7 @@ std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger:
 
 }  // namespace
 
-Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet) {
+Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet), capped_(snapshot_) {
   for (const auto& [id, slice] : state().slices) {
     tenants_.refresh(slice);
     if (auto own = claim_of(state(), slice, fleet())) active_slices_.insert(id), claim(*own);
@@ -72,6 +72,8 @@ Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet) 
   extend_overdue_claims();
   for (const auto& [id, job] : state().jobs) refresh_job(id);
   for (const auto& [host, reason] : state().drained) refresh_drain(host);
+  refresh_lemons();
+  set(snapshot_);
 }
 
 int64_t Core::now_ns() const { return std::max(parts_.env.unix_ns(), state().time_ns); }
@@ -101,6 +103,7 @@ void Core::stage(ledger::Event event) {
         if constexpr (std::is_same_v<E, ledger::HostDrained> || std::is_same_v<E, ledger::HostResumed>) {
           refresh_drain(e.host);
         }
+        if constexpr (requires { e.cap; }) set(snapshot_);
         if constexpr (requires { e.reservation; }) {
           if (!e.reservation.empty()) refresh_reservation(e.reservation);
         }
@@ -127,9 +130,9 @@ void Core::refresh_slice(const std::string& id) {
     if ((own && share_a_host(*own, all)) || (old != claims_.end() && share_a_host(old->second, all)))
       beside.push_back(name);
   }
-  for (const std::string& name : beside) snapshot_ = snapshot_.without_claim(claims_[reservation_id(name)]);
+  for (const std::string& name : beside) set(snapshot_.without_claim(claims_[reservation_id(name)]));
   if (old != claims_.end()) {
-    snapshot_ = snapshot_.without_claim(old->second);
+    set(snapshot_.without_claim(old->second));
     claims_.erase(old);
   }
   if (own) {
@@ -152,7 +155,7 @@ void Core::claim_for(const ledger::Slice& slice, const reserve::Claim& own) {
 bool Core::claim(const reserve::Claim& claim) {
   auto next = snapshot_.with_claim(claim);
   if (!next) return false;
-  snapshot_ = *std::move(next);
+  set(*std::move(next));
   claims_[claim.id] = claim;
   return true;
 }
@@ -177,7 +180,7 @@ void Core::refresh_job(const std::string& id) {
 void Core::refresh_reservation(const std::string& name) {
   const std::string id = reservation_id(name);
   if (auto old = claims_.find(id); old != claims_.end()) {
-    snapshot_ = snapshot_.without_claim(old->second);
+    set(snapshot_.without_claim(old->second));
     claims_.erase(old);
   }
   const auto found = state().reservations.find(name);
@@ -196,7 +199,7 @@ void Core::claim_rest(const std::string& name) {
   for (const reserve::Claim& rest : reservation(state().reservations.at(name)).rest()) {
     auto next = snapshot_.with_claim(rest);
     if (!next) log_error("reservation {} overlaps with a slice: {}", name, next.error().message);
-    if (next) snapshot_ = *std::move(next);
+    if (next) set(*std::move(next));
   }
 }
 
@@ -258,13 +261,50 @@ void Core::refresh_drain(const std::string& host) {
   const auto drained = state().drained.find(host);
   std::optional<std::string> reason;
   if (drained != state().drained.end()) reason = drained->second;
-  snapshot_ = snapshot_.with_out_of_use(*index, std::move(reason));
+  set(snapshot_.with_out_of_use(*index, std::move(reason)));
+}
+
+void Core::set(reserve::Snapshot next) {
+  snapshot_ = capped_ = std::move(next);
+  for (const auto& [name, cap] : state().power_caps) {
+    const auto site = std::ranges::find(fleet().sites(), cap.site, &fleet::Site::id);
+    if (site == fleet().sites().end()) continue;  // of a fleet file that has changed
+    capped_ = capped_.with_power_cap(static_cast<fleet::SiteIndex>(site - fleet().sites().begin()), cap.watts,
+                                     cap.start_ns, cap.end_ns);
+  }
+}
+
+void Core::refresh_lemons() {
+  const int64_t since_ns = now_ns() - policy().lemon_within_ns;
+  for (const auto& [host, times] : state().lost_nodes) {
+    const auto index = fleet().find_host(host);
+    if (!index) continue;
+    const auto recent = std::ranges::count_if(times, [&](int64_t time_ns) { return time_ns > since_ns; });
+    set_lemon(*index, recent >= policy().lemon_losses);
+  }
+  // A host that was resumed is forgotten.
+  const std::set<reserve::HostIndex> lemons = lemons_;
+  for (const reserve::HostIndex host : lemons) {
+    if (!state().lost_nodes.count(fleet().host(host).id)) set_lemon(host, false);
+  }
+}
+
+void Core::set_lemon(reserve::HostIndex host, bool is_lemon) {
+  if (is_lemon == lemons_.contains(host)) return;
+  if (is_lemon) {
+    lemons_.insert(host);
+    log_warn("host {} lost {} nodes or more within {}: it is placed on only where nothing else fits",
+             fleet().host(host).id, policy().lemon_losses, format_duration(policy().lemon_within_ns));
+  } else {
+    lemons_.erase(host);
+  }
+  set(snapshot_.with_lemon(host, is_lemon));
 }
 
 void Core::suspect_host(const std::string& host) { suspects_[host] = monotonic_ns() + kSuspectHostNs; }
 
 reserve::Snapshot Core::snapshot_without_suspects() const {
-  reserve::Snapshot out = snapshot_;
+  reserve::Snapshot out = capped_;
   for (const auto& [host, until_ns] : suspects_) {
     if (until_ns <= monotonic_ns()) continue;
     if (auto index = fleet().find_host(host))

@@ -82,8 +82,12 @@ class Core {
   /// Commits what is staged, then runs the actions. On an error both wait for the next call.
   Status commit();
 
-  /// Who has which host when, drains included.
-  const reserve::Snapshot& snapshot() const { return snapshot_; }
+  /// Looks anew at which hosts fail too often (QueuePolicy::lemon_losses). Call on each step.
+  void refresh_lemons();
+  const std::set<reserve::HostIndex>& lemons() const { return lemons_; }
+
+  /// Who has which host when, drains, lemons and power caps included.
+  const reserve::Snapshot& snapshot() const { return capped_; }
   /// snapshot() without hosts that lost a node within the last 30 s: for new placements while there are
   /// others.
   reserve::Snapshot snapshot_without_suspects() const;
@@ -106,11 +110,14 @@ class Core {
   void claim_for(const ledger::Slice& slice, const reserve::Claim& own);
   void claim_rest(const std::string& reservation);
   reserve::Reservation reservation(const ledger::ReservationCreated& created) const;
+  void set(reserve::Snapshot next);
+  void set_lemon(reserve::HostIndex host, bool is_lemon);
 
   CoreParts parts_;
   Tenants tenants_{parts_.policy};
   ledger::Owner caller_;
-  reserve::Snapshot snapshot_;
+  reserve::Snapshot snapshot_, capped_;  // without and with the power caps
+  std::set<reserve::HostIndex> lemons_;
   std::map<std::string, reserve::Claim> claims_;  // by slice id, and by "reservation NAME"
   std::set<std::string, ledger::IdLess> active_slices_, active_jobs_;
   std::map<std::string, int64_t> suspects_;  // host → monotonic time until which

@@ -13,7 +13,7 @@ namespace th::control {
 
 struct DaemonOptions {
   std::filesystem::path state_dir;
-  std::optional<std::filesystem::path> fleet_file;  // needed at the first start; kept as STATE/fleet.yaml
+  std::optional<std::filesystem::path> fleet_file;   // needed at the first start; kept as STATE/fleet.yaml
   std::optional<std::filesystem::path> policy_file;  // docs/queue.md; kept as STATE/policy.yaml
   std::string address = "127.0.0.1";
   uint16_t port = 7070;  // 0: the one of the last time, else any free one

@@ -4,6 +4,7 @@
 
 #include "base/units.h"
 #include "control/jobs.h"
+#include "control/placing.h"
 
 namespace th::control {
 namespace {

@@ -45,7 +45,7 @@ std::vector<std::string> Jobs::place_parts(const Slice& slice, const std::vector
     }
     if (best != left.end()) {
       best->second -= spec.gpu_milli;
-      start_ranks(job, slice.terms.slice, {{best->first.first, {best->first.second}}});
+      start_ranks(job, slice.terms.slice, {{best->first.first, {best->first.second}}}, spec.gpu_milli);
     } else if (!std::exchange(one_waits, true)) {
       rest.push_back(id);
     } else {

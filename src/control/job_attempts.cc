@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "control/batch.h"
 #include "control/jobs.h"
+#include "control/placing.h"
 #include "launch/rendezvous.h"
 
 namespace th::control {
@@ -77,13 +78,15 @@ void Jobs::start_attempt(const Job& job, const ledger::Slice& slice, const reser
       }
     }
   }
-  start_ranks(job, slice.terms.slice, std::move(ranks));
+  start_ranks(job, slice.terms.slice, std::move(ranks),
+              spec.gpu_milli < 1000 ? spec.gpu_milli : plan.gpus * 1000);
   if (!spec.batch || places.size() < 2 || !job.attempt_open) return;
   places.erase(places.begin());
   core_.stage(ledger::AttemptReserved{job.submitted.job, job.attempt, std::move(places)});
 }
 
-void Jobs::start_ranks(const Job& job, const std::string& slice, std::vector<ledger::RankPlace> ranks) {
+void Jobs::start_ranks(const Job& job, const std::string& slice, std::vector<ledger::RankPlace> ranks,
+                       int64_t gpu_milli) {
   const std::string id = job.submitted.job;
   ledger::AttemptStarted started;
   started.job = id, started.slice = slice, started.attempt = job.attempt + 1;
@@ -95,6 +98,7 @@ void Jobs::start_ranks(const Job& job, const std::string& slice, std::vector<led
   const std::string salt = fmt::format("{}/{}.{}", core_.state_dir().string(), id, started.attempt);
   started.master_port = launch::choose_port(salt, taken);
   core_.stage(std::move(started));
+  if (gpu_milli != job.gpu_milli) core_.stage(ledger::AttemptSized{id, job.attempt, gpu_milli});
   waiting_.erase(id);
   gangs_.insert(id);
   // Not at once: what is reserved beside its ranks is told to them too.
@@ -209,8 +213,31 @@ void Jobs::take(const launch::MetricsArrived& arrived) {
   if (job == core_.state().jobs.end()) return;
   if (line.event == "checkpoint" && line.step >= 0 && line.step != job->second.checkpoint_step) {
     core_.stage(ledger::CheckpointSaved{id, line.attempt, line.step});
+    grow_at_checkpoint(job->second);
   }
   if (on_metrics) on_metrics(id, line);
+}
+
+/// Onto GPUs of its slice that it asked for and that nobody uses or waits for.
+void Jobs::grow_at_checkpoint(const Job& job) {
+  const request::JobSpec& spec = spec_of(job);
+  const auto slice = core_.state().slices.find(job.slice);
+  const int64_t gpus = job.gpu_milli / 1000;
+  if (!spec.can_rescale || !job.attempt_open || job.cancelling() || gpus >= spec.gpus || closing_ ||
+      slice == core_.state().slices.end() || slice->second.state != ledger::SliceState::kReady)
+    return;
+  const bool shrinks = slice->second.resize && slice->second.resize->asked.gpus < slice->second.terms.gpus;
+  const int64_t more = gpus_within(spec, gpus + unused_gpus(slice->second));
+  const bool somebody_waits = std::ranges::any_of(core_.active_jobs(), [&](const std::string& id) {
+    const Job& other = core_.state().jobs.at(id);
+    return other.slice == job.slice && !other.attempt_open && !other.cancelling() &&
+           other.submitted.kind != "step" && !hold_back(other);
+  });
+  if (shrinks || somebody_waits || more <= gpus || more > gpus + unused_gpus(slice->second)) return;
+  preempt_job(job, "itself",
+              fmt::format("to go on with {} GPUs instead of {}, which slice '{}' has free", more, gpus,
+                          slice->second.terms.name),
+              core_.now_ns() + grace_ms(job) * kMillisecond);
 }
 
 void Jobs::take(const launch::GangChanged& changed) {

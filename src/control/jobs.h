@@ -83,15 +83,20 @@ class Jobs {
   bool over_deadline(const ledger::Job& job);
   void conclude(const ledger::Job& job);
   void succeed(const ledger::Job& job);
-  reserve::QueuePlan look_at_queue(std::vector<reserve::Pending>& pending, std::string_view find_changes);
+  reserve::QueuePlan look_at_queue(std::vector<reserve::Pending>& pending, std::string_view find_changes,
+                                   bool may_move = false);
   reserve::Running running_job(const ledger::Job& job, reserve::Claim claim);
   std::vector<reserve::Running> running_slices();
   reserve::Pending pending_job(const ledger::Job& job, reserve::Request request);
   reserve::Pending pending_of(const request::JobSpec& spec, const ledger::Owner& owner, int64_t submitted_ns,
                               reserve::Request request) const;
-  reserve::QueuePlan look_inside(const ledger::Slice& slice, std::span<const reserve::Pending> pending);
+  reserve::QueuePlan look_inside(const ledger::Slice& slice, std::span<const reserve::Pending> pending,
+                                 bool may_move = false);
   void preempt(const reserve::Preemption& preemption);
   void preempt_job(const ledger::Job& job, const std::string& by, const std::string& why, int64_t ends_ns);
+  const ledger::Job* movable(const reserve::Running& running);
+  void defragment(reserve::Snapshot snapshot, const reserve::QueuePlan& plan,
+                  std::span<const reserve::Pending> pending, std::span<const reserve::Running> running);
   void put_back(const ledger::Job& job);
   int64_t grace_ms(const ledger::Job& job) const;
   void plan_slices();
@@ -102,7 +107,8 @@ class Jobs {
   std::vector<std::string> place_parts(const ledger::Slice& slice, const std::vector<std::string>& queue);
   void plan_in_slice(const ledger::Slice& slice, const std::vector<std::string>& queue);
   void start_attempt(const ledger::Job& job, const ledger::Slice& slice, const reserve::Plan& plan);
-  void start_ranks(const ledger::Job& job, const std::string& slice, std::vector<ledger::RankPlace> ranks);
+  void start_ranks(const ledger::Job& job, const std::string& slice, std::vector<ledger::RankPlace> ranks,
+                   int64_t gpu_milli);
   void start_gangs();
   void start_steps();
   void step_of_job(const ledger::Job& job);
@@ -117,6 +123,7 @@ class Jobs {
   void take(const launch::RankChanged& changed);
   void take(const launch::MetricsArrived& arrived);
   void take(const launch::GangChanged& changed);
+  void grow_at_checkpoint(const ledger::Job& job);
   void attempt_failed(const ledger::Job& job, const launch::GangChanged& changed);
 
   Core& core_;
@@ -131,23 +138,13 @@ class Jobs {
   std::set<std::string> refused_;         // tasks of which a line could not be stored, while events are taken
   int64_t planned_version_ = -1;          // Core::version() that the queues were looked at
   int64_t planned_ns_ = 0, look_ns_ = 0;  // when the last look ended, how long it took
-  bool look_again_ = false;               // what was planned makes room for what was not
+  int64_t next_defrag_ns_ = 0;
+  bool look_again_ = false;  // what was planned makes room for what was not
   bool closing_ = false;
 };
 
 /// The spec as the ledger keeps it.
 std::string spec_text(const request::JobSpec& spec);
-
-/// What it takes where there are `available`: its gpus, or, when it can rescale and there are fewer, the
-/// largest multiple of its min_gpus that fits; its gpus where none does.
-int64_t gpus_within(const request::JobSpec& spec, int64_t available);
-/// GPUs on each host, where the job's nodes and GPUs come to a number; 0: as they fit.
-int64_t gpus_per_host(const request::JobSpec& spec);
-/// For a job without a slice: whole hosts of the series.
-reserve::Request own_request(const fleet::Fleet& fleet, const std::string& name, const request::JobSpec& spec,
-                             const std::string& series, int64_t duration_ns);
-/// The spec as it is kept: exclusive nodes as GPUs of the slice's hosts (null: it gets whole hosts anyway).
-request::JobSpec fitted(const request::JobSpec& spec, const ledger::Slice* slice);
 
 /// The command that serves a model staged as "model" in the job's folder, on `port`.
 std::vector<std::string> serve_command(const std::string& deployment, int64_t port);

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "control/views.h"
+#include "reserve/defrag.h"
 
 namespace th::control {
 namespace {
@@ -36,6 +37,11 @@ void put_fleet(Scrape& out, const Controller& c) {
     used += std::popcount(c.core.snapshot().host_use(static_cast<int32_t>(i), c.core.now_ns()).busy);
   }
   out.gauge("thunderhead_gpus", "GPUs that exist", static_cast<double>(gpus));
+  const reserve::Fragmentation scattered = reserve::fragmentation(c.core.snapshot(), c.core.now_ns());
+  out.gauge("thunderhead_fragmentation_ratio",
+            "Share of the free GPUs that do not lie on leaves that are free as a whole", scattered.share);
+  out.gauge("thunderhead_lemon_hosts", "Hosts that lose their nodes too often",
+            static_cast<double>(c.core.lemons().size()));
   out.gauge("thunderhead_gpus_used", "GPUs that are held or leased", static_cast<double>(used));
   for (size_t i = 0; i < c.core.fleet().racks().size(); ++i) {
     const fleet::Rack& rack = c.core.fleet().racks()[i];

@@ -38,7 +38,9 @@ reserve::Standpoint standpoint_of(const request::JobSpec& spec, const ledger::Ow
 }  // namespace
 
 reserve::Pending Jobs::pending_job(const Job& job, reserve::Request request) {
-  return pending_of(spec_of(job), job.owner, job.submitted_ns, std::move(request));
+  reserve::Pending pending = pending_of(spec_of(job), job.owner, job.submitted_ns, std::move(request));
+  pending.after = job.preempted_by;
+  return pending;
 }
 
 reserve::Pending Jobs::pending_of(const request::JobSpec& spec, const ledger::Owner& owner,
@@ -46,6 +48,10 @@ reserve::Pending Jobs::pending_of(const request::JobSpec& spec, const ledger::Ow
   reserve::Pending pending;
   pending.request = std::move(request);
   pending.who = standpoint_of(spec, owner, submitted_ns);
+  // It has waited for so few switches as long as it was told to.
+  const int64_t eligible_ns = std::max(submitted_ns, spec.begin_ns);
+  if (spec.switches_wait_ns > 0 && core_.now_ns() - eligible_ns >= spec.switches_wait_ns)
+    pending.request.max_switches = 0;
   if (spec.deadline_ns != 0) pending.deadline_ns = spec.deadline_ns;
   pending.reservation = spec.reservation;  // also one that is no more: it has no other place
   return pending;
@@ -100,8 +106,8 @@ std::vector<reserve::Running> Jobs::running_slices() {
   return out;
 }
 
-reserve::QueuePlan Jobs::look_at_queue(std::vector<reserve::Pending>& pending,
-                                       std::string_view find_changes) {
+reserve::QueuePlan Jobs::look_at_queue(std::vector<reserve::Pending>& pending, std::string_view find_changes,
+                                       bool may_move) {
   for (const std::string& id : core_.active_jobs()) {
     const Job& job = core_.state().jobs.at(id);
     if (!job.slice.empty() || job.cancelling() || hold_back(job)) continue;
@@ -119,21 +125,23 @@ reserve::QueuePlan Jobs::look_at_queue(std::vector<reserve::Pending>& pending,
   const auto reservations = core_.reservations();
   const reserve::Snapshot snapshot = core_.snapshot_without_suspects();
   if (find_changes == "*" && pending.size() > kExplained) find_changes = "";
-  return reserve::plan_queue({snapshot,
-                              core_.policy(),
-                              core_.tenants().standing(core_.state(), now_ns),
-                              core_.tenants().uses(now_ns),
-                              pending,
-                              running,
-                              reservations,
-                              now_ns,
-                              {},
-                              find_changes});
+  reserve::QueuePlan plan = reserve::plan_queue({snapshot,
+                                                 core_.policy(),
+                                                 core_.tenants().standing(core_.state(), now_ns),
+                                                 core_.tenants().uses(now_ns),
+                                                 pending,
+                                                 running,
+                                                 reservations,
+                                                 now_ns,
+                                                 {},
+                                                 find_changes});
+  if (may_move) defragment(snapshot, plan, pending, running);
+  return plan;
 }
 
 void Jobs::plan_slices() {
   std::vector<reserve::Pending> pending;
-  const reserve::QueuePlan plan = look_at_queue(pending, "*");
+  const reserve::QueuePlan plan = look_at_queue(pending, "*", true);
   planned_.clear();
   for (const reserve::Decision& decision : plan.decisions) {
     const std::string& id = pending[decision.index].request.name;
@@ -200,20 +208,23 @@ void Jobs::put_back(const Job& job) {
   static_cast<void>(slices_.release(own, "its job was preempted"));
 }
 
-reserve::QueuePlan Jobs::look_inside(const Slice& slice, std::span<const reserve::Pending> pending) {
+reserve::QueuePlan Jobs::look_inside(const Slice& slice, std::span<const reserve::Pending> pending,
+                                     bool may_move) {
   const int64_t now_ns = core_.now_ns();
   std::vector<reserve::Running> running;
   const reserve::Snapshot inside = inside_of(slice, &running);
-  return reserve::plan_queue({inside,
-                              core_.policy(),
-                              core_.tenants().standing(core_.state(), now_ns),
-                              {},
-                              pending,
-                              running,
-                              {},
-                              now_ns,
-                              {},
-                              pending.size() > kExplained ? "" : "*"});
+  reserve::QueuePlan plan = reserve::plan_queue({inside,
+                                                 core_.policy(),
+                                                 core_.tenants().standing(core_.state(), now_ns),
+                                                 {},
+                                                 pending,
+                                                 running,
+                                                 {},
+                                                 now_ns,
+                                                 {},
+                                                 pending.size() > kExplained ? "" : "*"});
+  if (may_move) defragment(inside, plan, pending, running);
+  return plan;
 }
 
 void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& waiting) {
@@ -241,7 +252,7 @@ void Jobs::plan_in_slice(const Slice& slice, const std::vector<std::string>& wai
     pending.push_back(pending_job(job, request_in(slice, id, spec_of(job))));
     pending.back().reservation.clear();
   }
-  const reserve::QueuePlan plan = look_inside(slice, pending);
+  const reserve::QueuePlan plan = look_inside(slice, pending, true);
   const std::string repair = slices_.repair_note(slice.terms.slice);
   for (const reserve::Decision& decision : plan.decisions) {
     const std::string& id = queue[decision.index];

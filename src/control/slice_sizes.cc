@@ -248,12 +248,17 @@ void Slices::advance_resize(const Slice& slice) {
   if (all_ready) core_.stage(ledger::SliceResized{asked.slice, asked.gpus, asked.price_microusd, {}});
 }
 
-void Slices::end_reservations() {
+void Slices::end_what_is_over() {
   std::vector<std::string> over;
   for (const auto& [name, reservation] : core_.state().reservations) {
     if (reservation.end_ns <= core_.now_ns()) over.push_back(name);
   }
   for (const std::string& name : over) core_.stage(ledger::ReservationEnded{name, "its time is over"});
+  std::vector<std::string> caps;
+  for (const auto& [name, cap] : core_.state().power_caps) {
+    if (cap.end_ns <= core_.now_ns()) caps.push_back(name);
+  }
+  for (const std::string& name : caps) core_.stage(ledger::PowerUncapped{name, "its time is over"});
 }
 
 }  // namespace th::control

@@ -95,6 +95,13 @@ void Slices::hold_plan(const std::string& id, const std::string& name, const std
   held.hold_expires_ns = core_.now_ns() + core_.policy().hold_ns;
   held.hosts = shares_of(plan, core_.fleet());
   core_.stage(std::move(held));
+  if (plan.groups.size() > 1) {
+    ledger::SliceGrouped grouped{id, {}};
+    for (size_t group = 0; group < plan.groups.size(); ++group)
+      grouped.groups.insert(grouped.groups.end(), static_cast<size_t>(plan.groups[group]),
+                            static_cast<int64_t>(group));
+    core_.stage(std::move(grouped));
+  }
   core_.stage(ledger::SliceOwned{id, owner.account, owner.user, owner.qos, owner.reservation, owner.spot});
 }
 
@@ -123,7 +130,7 @@ Status Slices::release(const std::string& name, const std::string& reason) {
 }
 
 void Slices::step() {
-  end_reservations();
+  end_what_is_over();
   const auto active = core_.active_slices();
   for (const std::string& id : active) step_slice(core_.state().slices.at(id));
 }
@@ -152,7 +159,7 @@ void Slices::start(const Slice& slice) {
   const std::string& id = slice.terms.slice;
   if (core_.now_ns() < slice.terms.start_ns) return;
   if (slice.vms.empty()) {
-    if (!hosts_are_given_back(slice)) return;
+    if (!hosts_are_given_back(slice) || !power_is_given_back(slice)) return;
     const std::vector<Share> hosts = slice.terms.hosts;
     for (const Share& share : hosts) request_vm(slice, share);
     return;
@@ -192,6 +199,39 @@ bool Slices::hosts_are_given_back(const Slice& slice) const {
     const Slice& other = core_.state().slices.at(id);
     return std::any_of(slice.terms.hosts.begin(), slice.terms.hosts.end(),
                        [&](const Share& share) { return has_vm_on(other, share.host); });
+  });
+}
+
+/// By VMs that should be gone, of racks, rows and sites that its own would then be too much for.
+bool Slices::power_is_given_back(const Slice& slice) const {
+  const fleet::Fleet& fleet = core_.fleet();
+  std::map<std::string, int64_t> gpus;  // on each host
+  for (const Share& share : slice.terms.hosts) gpus[share.host] += share.gpus;
+  std::set<fleet::RackIndex> own;
+  for (const auto& [host, count] : gpus) own.insert(fleet.host(*fleet.find_host(host)).rack);
+  for (const std::string& id : core_.active_slices()) {
+    for (const std::string& name : core_.state().slices.at(id).vms) {
+      const Vm& vm = core_.state().vms.at(name);
+      if (id != slice.terms.slice && vm.state != VmState::kDeleted) gpus[vm.host] += vm.gpus;
+    }
+  }
+  std::map<fleet::RackIndex, int64_t> racks;
+  std::map<fleet::RowIndex, int64_t> rows;
+  std::map<fleet::SiteIndex, int64_t> sites;
+  for (const auto& [host, count] : gpus) {
+    const auto index = fleet.find_host(host);
+    if (!index) continue;
+    const fleet::Series& series = fleet.series_of(*index);
+    const fleet::Rack& rack = fleet.rack(fleet.host(*index).rack);
+    const int64_t watts = series.host_idle_w + count * series.gpu_w;
+    racks[fleet.host(*index).rack] += watts, rows[rack.row] += watts, sites[rack.site] += watts;
+  }
+  return std::ranges::none_of(own, [&](fleet::RackIndex index) {
+    const fleet::Rack& rack = fleet.rack(index);
+    const int64_t row_w = rack.row < 0 ? 0 : fleet.row(rack.row).power_budget_w;
+    const int64_t site_w = fleet.sites()[static_cast<size_t>(rack.site)].power_budget_w;
+    return racks[index] > rack.power_budget_w || (row_w > 0 && rows[rack.row] > row_w) ||
+           (site_w > 0 && sites[rack.site] > site_w);
   });
 }
 
@@ -271,6 +311,8 @@ void Slices::create_requested(const Slice& slice) {
     cloud::VmSpec spec;
     spec.vm = vm.id, spec.host = vm.host, spec.series = slice.terms.series,
     spec.gpus = static_cast<int>(vm.gpus);
+    if (const auto group = slice.groups.find(vm.host); group != slice.groups.end())
+      spec.group = static_cast<int>(group->second);
     request.vms.push_back(std::move(spec));
     names.push_back(vm.id);
     // The first gang and what a slice grows by are made as a whole; a replacement is one of its own.

@@ -73,7 +73,7 @@ class Slices {
                                  const std::set<std::string>& keep) const;
   void advance_shrink(const ledger::Slice& slice);
   void advance_resize(const ledger::Slice& slice);
-  void end_reservations();
+  void end_what_is_over();
   void step_slice(const ledger::Slice& slice);
   void start(const ledger::Slice& slice);
   void repair(const ledger::Slice& slice);
@@ -86,6 +86,7 @@ class Slices {
   bool jobs_left(const std::string& slice) const;
   bool has_vm_on(const ledger::Slice& slice, const std::string& host) const;
   bool hosts_are_given_back(const ledger::Slice& slice) const;
+  bool power_is_given_back(const ledger::Slice& slice) const;
 
   Core& core_;
   int64_t since_ns_;                         // start of this controller

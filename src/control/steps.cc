@@ -114,7 +114,7 @@ void Jobs::start_steps() {
       note(id, {"busy", fmt::format("other steps of {} use its GPUs", spec.step_of), "", 0});
       continue;
     }
-    start_ranks(step, job.slice, *std::move(ranks));
+    start_ranks(step, job.slice, *std::move(ranks), 0);
   }
 }
 

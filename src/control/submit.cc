@@ -133,54 +133,6 @@ std::string Jobs::stage_job(const request::JobSpec& spec, const std::string& kin
   return id;
 }
 
-int64_t gpus_within(const request::JobSpec& spec, int64_t available) {
-  const int64_t unit = spec.can_rescale ? spec.min_gpus : 0;
-  if (spec.gpus <= available || unit == 0 || unit > available) return spec.gpus;
-  const int64_t gpus = available / unit * unit, each = gpus_per_host(spec);
-  return each > 0 && gpus % each != 0 ? spec.gpus : gpus;
-}
-
-/// On each host, where the job's nodes and GPUs say so; 0: as they fit.
-int64_t gpus_per_host(const request::JobSpec& spec) {
-  if (spec.gpus_per_node > 0) return spec.gpus_per_node;
-  const bool exact =
-      spec.min_nodes > 0 && spec.min_nodes == spec.max_nodes && spec.gpus % spec.min_nodes == 0;
-  return exact ? spec.gpus / spec.min_nodes : 0;
-}
-
-reserve::Request own_request(const fleet::Fleet& fleet, const std::string& name, const request::JobSpec& spec,
-                             const std::string& series, int64_t duration_ns) {
-  reserve::Request request;
-  request.name = name, request.series = series, request.duration_ns = duration_ns;
-  const int64_t of_host =
-      fleet::series_catalogue()[static_cast<size_t>(*fleet::find_series(series))].gpus_per_host;
-  const int64_t each = gpus_per_host(spec);
-  const int64_t hosts =
-      each > 0 ? spec.gpus / each : spec.min_nodes;  // whole ones, whatever it takes of them
-  request.gpus = std::max(spec.gpus, hosts * of_host);
-  request.max_switches = static_cast<int32_t>(spec.max_switches);
-  request.segment = static_cast<int32_t>(spec.segment);
-  if (!picks_hosts(spec)) return request;
-  request.only.emplace();
-  for (size_t i = 0; i < fleet.hosts().size(); ++i) {
-    const auto host = static_cast<fleet::HostIndex>(i);
-    if (allows_host(fleet, spec, host, "")) request.only->push_back(host);
-  }
-  return request;
-}
-
-/// With --exclusive, the whole of each node that it comes to.
-request::JobSpec fitted(const request::JobSpec& spec, const Slice* slice) {
-  request::JobSpec out = spec;
-  if (!spec.exclusive || slice == nullptr || slice->terms.hosts.empty()) return out;
-  const int64_t of_host = slice->terms.hosts[0].gpus, each = gpus_per_host(spec);
-  const int64_t nodes = std::max(
-      {int64_t{1}, spec.min_nodes, each > 0 ? spec.gpus / each : 0, (spec.gpus + of_host - 1) / of_host});
-  out.gpus = nodes * of_host, out.gpus_per_node = of_host;
-  out.min_nodes = out.max_nodes = nodes, out.min_gpus = 0;
-  return out;
-}
-
 Result<std::string> Jobs::submit(const request::JobSpec& asked, const std::string& kind) {
   TH_RETURN_IF_ERROR(check_fits_sync(asked));
   TH_RETURN_IF_ERROR(check_options(asked));

@@ -30,6 +30,7 @@ class FakeProvider final : public cloud::Provider {
   }
   Result<std::vector<cloud::VmState>> create(const cloud::CreateVms& request, int64_t) override {
     creates.push_back(request.client_token);
+    specs.insert(specs.end(), request.vms.begin(), request.vms.end());
     if (!refuse.empty()) return fail(Code::kResourceExhausted, refuse);
     std::vector<cloud::VmState> out;
     for (const auto& spec : request.vms) {
@@ -56,6 +57,7 @@ class FakeProvider final : public cloud::Provider {
 
   std::map<std::string, cloud::VmState> vms;
   std::vector<std::string> creates;  // client tokens, in order
+  std::vector<cloud::VmSpec> specs;  // that were to be made, in order
   std::string refuse;                // not empty: create() fails with it
 };
 
@@ -83,10 +85,11 @@ class FlakyStore final : public ledger::Store {
   int& appends_;
 };
 
-/// Two leaves of one rack of two hosts each, two GPUs a host: l0r0h0, l0r0h1, l1r0h0, l1r0h1.
+/// Two leaves of one rack of two hosts each, two GPUs a host: l0r0h0, l0r0h1, l1r0h0, l1r0h1. The budget of a
+/// rack is enough for all, unless it is given.
 class World {
  public:
-  explicit World(std::filesystem::path dir);
+  explicit World(std::filesystem::path dir, int64_t rack_power_budget_w = 0);
   /// The controller dies and starts again on the same ledger; work under way is lost.
   void restart();
   /// A step, then the blocking work that it asked for, then what follows, until nothing is left to do.
@@ -111,6 +114,7 @@ class World {
   void rank_killed(const std::string& job, int rank, int signal);
   /// What each node is told to run.
   std::vector<std::string> desired(const std::string& vm) const;
+  launch::LocalLauncher& launcher() { return *launcher_; }
 
   const ledger::Job& job(const std::string& id) const { return c->core.state().jobs.at(id); }
   const ledger::Slice& slice(const std::string& name) const { return *c->core.state().find_slice(name); }

@@ -4,8 +4,10 @@
 
 namespace th::control {
 
-World::World(std::filesystem::path dir) : dir_(std::move(dir)), log_(ledger::open_memory_store()) {
+World::World(std::filesystem::path dir, int64_t rack_power_budget_w)
+    : dir_(std::move(dir)), log_(ledger::open_memory_store()) {
   fleet::GenerateOptions options;
+  options.rack_power_budget_w = rack_power_budget_w;
   options.num_leaves = 2, options.hosts_per_rack = 2;
   fleet_ = std::make_shared<const fleet::Fleet>(*fleet::generate_fleet(options));
   registry_ = *registry::Registry::open(dir_ / "models");

@@ -90,6 +90,9 @@ struct Describer {
   Pair operator()(const ledger::AttemptReserved& e) {
     return {fmt::format("attempt {} holds {} for its steps", e.attempt, nodes_text(e.places)), ""};
   }
+  Pair operator()(const ledger::AttemptSized& e) {
+    return {fmt::format("attempt {} takes {} GPUs", e.attempt, static_cast<double>(e.gpu_milli) / 1000), ""};
+  }
   Pair operator()(const ledger::JobCause& e) { return {"cause: " + e.cause, ""}; }
   Pair operator()(const ledger::JobFinished& e) { return {"job " + e.state, e.reason}; }
   Pair operator()(const ledger::ModelRegistered& e) {
@@ -133,6 +136,16 @@ struct Describer {
   Pair operator()(const ledger::ReservationEnded& e) {
     return {"reservation " + e.reservation + " ended", e.reason};
   }
+  Pair operator()(const ledger::SliceGrouped& e) {
+    const int64_t groups = e.groups.empty() ? 0 : e.groups.back() + 1;
+    return {fmt::format("its hosts are in {} placement groups", groups), "one group does not hold them all"};
+  }
+  Pair operator()(const ledger::PowerCapped& e) {
+    return {fmt::format("site {} capped at {} W from {} to {}", e.site, e.watts, format_time(e.start_ns),
+                        format_time(e.end_ns)),
+            e.reason};
+  }
+  Pair operator()(const ledger::PowerUncapped& e) { return {"power cap " + e.cap + " lifted", e.reason}; }
   Pair operator()(const ledger::UsageRecorded& e) {
     return {fmt::format("{} requests metered", e.records.size()), ""};
   }

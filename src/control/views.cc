@@ -22,9 +22,13 @@ Json host_json(const Controller& c, fleet::HostIndex index) {
   const fleet::Host& host = c.core.fleet().host(index);
   const reserve::HostUse use = c.core.snapshot().host_use(index, c.core.now_ns());
   const char* state = use.out_of_use ? "drained" : use.busy ? "used" : "free";
-  return {{"id", host.id},     {"series", c.core.fleet().series_of(index).name},
-          {"gpus", host.gpus}, {"gpus_used", std::popcount(use.busy)},
-          {"state", state},    {"reason", use.out_of_use.value_or("")}};
+  return {{"id", host.id},
+          {"series", c.core.fleet().series_of(index).name},
+          {"gpus", host.gpus},
+          {"gpus_used", std::popcount(use.busy)},
+          {"state", state},
+          {"lemon", use.is_lemon},
+          {"reason", use.out_of_use.value_or(use.is_lemon ? "it loses its nodes too often" : "")}};
 }
 
 Json terms_json(const ledger::SliceHeld& terms) {
@@ -94,19 +98,13 @@ Json fleet_json(const Controller& c) {
 }
 
 Json offer_json(const Controller& c, const std::string& series, const Offer& offer) {
-  const fleet::Fleet& fleet = c.core.fleet();
   ledger::SliceHeld terms;
   terms.gpus = offer.plan.gpus, terms.series = series;
   terms.start_ns = offer.plan.start_ns, terms.end_ns = offer.plan.end_ns;
   terms.price_microusd = offer.plan.price_microusd;
   terms.microusd_per_gpu_hour = offer.plan.microusd_per_gpu_hour;
   terms.placement = offer.plan.explanation;
-  for (const reserve::HostGpus& part : offer.plan.hosts) {
-    const fleet::Host& host = fleet.host(part.host);
-    const fleet::Rack& rack = fleet.rack(host.rack);
-    terms.hosts.push_back({host.id, rack.id, fleet.switches()[static_cast<size_t>(rack.leaf_switch)].id,
-                           std::popcount(part.gpus)});
-  }
+  terms.hosts = shares_of(offer.plan, c.core.fleet());
   Json out = terms_json(terms);
   out["sooner"] = offer.sooner, out["cheaper"] = offer.cheaper;
   if (!offer.reason.empty()) out["reason"] = {{"code", offer.reason_code}, {"text", offer.reason}};
@@ -176,14 +174,6 @@ Json slice_json(const Controller& c, const Slice& slice) {
   return out;
 }
 
-int64_t job_cost_microusd(const Controller& c, const ledger::Job& job) {
-  const auto slice = c.core.state().slices.find(job.slice);
-  if (!job.attempt_open || slice == c.core.state().slices.end()) return job.cost_microusd;
-  const int64_t run_ns = c.core.now_ns() - job.attempt_started_ns;
-  return job.cost_microusd +
-         cost_microusd(job.submitted.gpus, run_ns, slice->second.terms.microusd_per_gpu_hour);
-}
-
 Json job_json(Controller& c, const ledger::Job& job) {
   const std::string& id = job.submitted.job;
   Json ranks = Json::array();
@@ -239,7 +229,7 @@ Json job_json(Controller& c, const ledger::Job& job) {
           {"qos", qos_of(job.owner)},
           {"priority", !job.ended() && waiting ? Json(waiting->priority) : Json(nullptr)},
           {"preemptions", job.preemptions},
-          {"cost_microusd", job_cost_microusd(c, job)},
+          {"cost_microusd", c.core.state().cost_microusd(job, c.core.now_ns())},
           {"lost_steps", job.lost_steps},
           {"checkpoint_step", job.checkpoint_step},
           {"retries_used", job.retries_used}};

@@ -31,6 +31,5 @@ std::string prometheus_text(const Controller& c);
 /// held | starting | ready | degraded | releasing | released | failed | expired.
 std::string slice_state(const Controller& c, const ledger::Slice& slice);
 /// What it cost up to now.
-int64_t job_cost_microusd(const Controller& c, const ledger::Job& job);
 
 }  // namespace th::control

@@ -39,7 +39,7 @@ Why why_job(Controller& c, const ledger::Job& job) {
           job.reason,
           "",
           job.started_ns,
-          job_cost_microusd(c, job)};
+          c.core.state().cost_microusd(job, c.core.now_ns())};
   if (job.ended()) {
     why.code = why.state;
     if (job.state == ledger::JobState::kSucceeded) why.text = "every rank exited with 0";

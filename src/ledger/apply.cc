@@ -13,6 +13,8 @@ namespace {
 
 Status refuse(std::string what) { return fail(Code::kDataLoss, std::move(what)); }
 
+constexpr size_t kMaxLostNodes = 100;  // of one host that are remembered
+
 /// The number in "job-12"; 0 where there is none.
 int64_t number_of(const std::string& id) {
   const size_t dash = id.rfind('-');
@@ -64,6 +66,8 @@ class Applier {
           std::find_if(hosts.begin(), hosts.end(), [&](const Share& h) { return h.host == e.lost; });
       if (lost == hosts.end()) return refuse("slice " + e.slice + " has no host " + e.lost);
       *lost = e.host;
+      if (const auto group = slice.groups.find(e.lost); group != slice.groups.end())
+        slice.groups[e.host.host] = group->second;
       return {};
     });
   }
@@ -129,6 +133,7 @@ class Applier {
   Status operator()(const NodeDown& e) {
     return with_vm(e.vm, [&](Vm& vm) {
       if (vm.state == VmState::kReady) meter_by(vm, -vm.gpus);
+      if (vm.state == VmState::kUp || vm.state == VmState::kReady) count_lost(vm.host);
       vm.state = VmState::kDown;
       vm.reason = e.reason;
     });
@@ -145,6 +150,7 @@ class Applier {
   }
   Status operator()(const HostResumed& e) {
     if (!s_.drained.erase(e.host)) return refuse("host " + e.host + " is not drained");
+    s_.lost_nodes.erase(e.host);  // whoever looked at it says that it is well
     return {};
   }
 
@@ -168,7 +174,8 @@ class Applier {
       job.state = e.attempt == 1 ? JobState::kStarting : JobState::kRestarting;
       if (job.started_ns == 0) job.started_ns = now_;
       job.preempted_until_ns = 0, job.preempted_by.clear();
-      detail::count_guest(s_, job, job.submitted.gpus, now_);
+      job.gpu_milli = job.submitted.gpus * 1000;
+      detail::count_guest(s_, job, job.gpu_milli, now_);
       job.ranks.clear(), job.reserved.clear(), job.cause.clear();
       for (const RankPlace& place : e.ranks) job.ranks.push_back({place, false, 0, 0, {}});
       return {};
@@ -235,6 +242,13 @@ class Applier {
   Status operator()(const AttemptReserved& e) {
     return with_attempt(e.job, e.attempt, [&](Job& job) -> Status {
       job.reserved = e.places;
+      return {};
+    });
+  }
+  Status operator()(const AttemptSized& e) {
+    return with_attempt(e.job, e.attempt, [&](Job& job) -> Status {
+      detail::count_guest(s_, job, e.gpu_milli - job.gpu_milli, now_);
+      job.gpu_milli = e.gpu_milli;
       return {};
     });
   }
@@ -350,12 +364,15 @@ class Applier {
     if (!detail::is_paid(slice->second, vm)) return;
     meter(slice->second, slice->second.metered_gpus + change);
   }
+  void count_lost(const std::string& host) {
+    std::vector<int64_t>& times = s_.lost_nodes[host];
+    times.push_back(now_);
+    if (times.size() > kMaxLostNodes) times.erase(times.begin());
+  }
   void close_attempt(Job& job) {
+    job.cost_microusd = s_.cost_microusd(job, now_);
     job.attempt_open = false;
-    detail::count_guest(s_, job, -job.submitted.gpus, now_);
-    const auto slice = s_.slices.find(job.slice);
-    const int64_t price = slice == s_.slices.end() ? 0 : slice->second.terms.microusd_per_gpu_hour;
-    job.cost_microusd += cost_microusd(job.submitted.gpus, now_ - job.attempt_started_ns, price);
+    detail::count_guest(s_, job, -job.gpu_milli, now_);
   }
 
   State& s_;

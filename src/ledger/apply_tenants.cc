@@ -17,13 +17,13 @@ double AccountUsage::at(int64_t now_ns, int64_t half_life_ns) const {
   const double span_s = static_cast<double>(std::max<int64_t>(0, now_ns - at_ns)) / kSecond;
   const double half_life_s = static_cast<double>(half_life_ns) / kSecond;
   const double left = std::exp2(-span_s / half_life_s);
-  return gpu_s * left + static_cast<double>(gpus) * half_life_s / std::log(2.0) * (1 - left);
+  return gpu_s * left + static_cast<double>(gpu_milli) / 1000 * half_life_s / std::log(2.0) * (1 - left);
 }
 
-void AccountUsage::run(int64_t more_gpus, int64_t now_ns, int64_t half_life_ns) {
+void AccountUsage::run(int64_t more_gpu_milli, int64_t now_ns, int64_t half_life_ns) {
   gpu_s = at(now_ns, half_life_ns);
   at_ns = now_ns;
-  gpus += more_gpus;
+  gpu_milli += more_gpu_milli;
 }
 
 int64_t cost_of(GpuNs gpu_ns, int64_t microusd_per_gpu_hour) {
@@ -39,14 +39,14 @@ bool is_paid(const Slice& slice, const Vm& vm) {
 void meter(State& state, Slice& slice, int64_t gpus, int64_t now_ns) {
   slice.gpu_ns = slice.gpu_ns_at(now_ns);
   slice.metered_until_ns = now_ns;
-  state.accounts[slice.owner.account].run(gpus - slice.metered_gpus, now_ns, state.half_life_ns);
+  state.accounts[slice.owner.account].run((gpus - slice.metered_gpus) * 1000, now_ns, state.half_life_ns);
   slice.metered_gpus = gpus;
 }
 
-void count_guest(State& state, const Job& job, int64_t gpus, int64_t now_ns) {
+void count_guest(State& state, const Job& job, int64_t gpu_milli, int64_t now_ns) {
   const auto slice = state.slices.find(job.slice);
   if (slice == state.slices.end() || slice->second.owner.account == job.owner.account) return;
-  state.accounts[job.owner.account].run(gpus, now_ns, state.half_life_ns);
+  state.accounts[job.owner.account].run(gpu_milli, now_ns, state.half_life_ns);
 }
 
 Status apply(State& state, const PolicyLoaded& e, int64_t now_ns) {
@@ -98,7 +98,7 @@ Status apply(State& state, const JobRequeued& e, int64_t) {
   job->second.slice.clear();
   job->second.state = JobState::kPending;
   job->second.reason = e.reason;
-  job->second.preempted_until_ns = 0, job->second.preempted_by.clear();
+  job->second.preempted_until_ns = 0;
   return {};
 }
 
@@ -152,6 +152,25 @@ Status apply(State& state, const ReservationCreated& e, int64_t) {
 
 Status apply(State& state, const ReservationEnded& e, int64_t) {
   if (!state.reservations.erase(e.reservation)) return refuse("reservation " + e.reservation + " is unknown");
+  return {};
+}
+
+Status apply(State& state, const SliceGrouped& e, int64_t) {
+  const auto slice = state.slices.find(e.slice);
+  if (slice == state.slices.end()) return refuse("slice " + e.slice + " is unknown");
+  const std::vector<Share>& hosts = slice->second.terms.hosts;
+  if (e.groups.size() != hosts.size()) return refuse("slice " + e.slice + " has another number of hosts");
+  for (size_t i = 0; i < hosts.size(); ++i) slice->second.groups[hosts[i].host] = e.groups[i];
+  return {};
+}
+
+Status apply(State& state, const PowerCapped& e, int64_t) {
+  if (!state.power_caps.emplace(e.cap, e).second) return refuse("power cap " + e.cap + " exists already");
+  return {};
+}
+
+Status apply(State& state, const PowerUncapped& e, int64_t) {
+  if (!state.power_caps.erase(e.cap)) return refuse("power cap " + e.cap + " is unknown");
   return {};
 }
 

@@ -17,11 +17,15 @@ Status apply(State& state, const SliceResizeFailed& e, int64_t now_ns);
 Status apply(State& state, const ReservationCreated& e, int64_t now_ns);
 Status apply(State& state, const ReservationEnded& e, int64_t now_ns);
 
+Status apply(State& state, const SliceGrouped& e, int64_t now_ns);
+Status apply(State& state, const PowerCapped& e, int64_t now_ns);
+Status apply(State& state, const PowerUncapped& e, int64_t now_ns);
+
 /// Closes what the slice was metered up to now and goes on with `gpus`.
 void meter(State& state, Slice& slice, int64_t gpus, int64_t now_ns);
 /// Whether the VM stands on a host that the slice pays.
 bool is_paid(const Slice& slice, const Vm& vm);
-/// The job's ranks on a slice of somebody else begin (+gpus) or end (−gpus) to count for its account.
-void count_guest(State& state, const Job& job, int64_t gpus, int64_t now_ns);
+/// The job's ranks on a slice of somebody else begin (+) or end (−) to count for its account.
+void count_guest(State& state, const Job& job, int64_t gpu_milli, int64_t now_ns);
 
 }  // namespace th::ledger::detail

@@ -85,6 +85,13 @@ struct AttemptReserved {
   std::vector<RankPlace> places;
   TH_EVENT("attempt_reserved") { v("job", e.job), v("attempt", e.attempt), v("places", e.places); }
 };
+/// What the attempt that has just started takes, in thousandths of a GPU, where that is not what the job
+/// asked for: it shares a GPU, or goes on with fewer.
+struct AttemptSized {
+  std::string job;
+  int64_t attempt = 0, gpu_milli = 0;
+  TH_EVENT("attempt_sized") { v("job", e.job), v("attempt", e.attempt), v("gpu_milli", e.gpu_milli); }
+};
 /// Why a job is being stopped or will not go on, where its state does not say it: timeout | deadline |
 /// node_fail | preempted. It stays until another attempt starts.
 struct JobCause {

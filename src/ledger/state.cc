@@ -34,6 +34,13 @@ const Job* State::find_job(std::string_view id_or_name) const {
   return nullptr;
 }
 
+int64_t State::cost_microusd(const Job& job, int64_t now_ns) const {
+  const auto slice = slices.find(job.slice);
+  if (!job.attempt_open || slice == slices.end()) return job.cost_microusd;
+  const GpuNs gpu_ns = static_cast<GpuNs>(job.gpu_milli) * (now_ns - job.attempt_started_ns) / 1000;
+  return job.cost_microusd + cost_of(gpu_ns, slice->second.terms.microusd_per_gpu_hour);
+}
+
 std::string_view name_of(SliceState state) {
   constexpr std::string_view kNames[] = {"held",     "starting", "ready",  "releasing",
                                          "released", "failed",   "expired"};

@@ -42,7 +42,8 @@ struct Slice {
   Owner owner;
   std::optional<Resize> resize;
   std::string reason;
-  std::vector<std::string> vms;  // all it ever had, in order
+  std::vector<std::string> vms;           // all it ever had, in order
+  std::map<std::string, int64_t> groups;  // host → placement group; those that are not here are in group 0
   int64_t held_ns = 0, ready_ns = 0, ended_ns = 0;
   // What is paid: GPU-nanoseconds of the nodes that were there, up to metered_until_ns; metered_gpus run
   // since then, at most to the end of its window.
@@ -90,8 +91,8 @@ struct Job {
   std::string reason, result;
   std::string cause;  // see JobCause
   int64_t submitted_ns = 0, started_ns = 0, running_ns = 0, ended_ns = 0;
-  // GPU time of its attempts, priced as its slice.
-  int64_t cost_microusd = 0, attempt_started_ns = 0;
+  // GPU time of its attempts that ended, priced as its slice; what the last one takes.
+  int64_t cost_microusd = 0, attempt_started_ns = 0, gpu_milli = 0;
 
   bool ended() const { return state >= JobState::kSucceeded; }
   bool cancelling() const { return !end_state.empty(); }
@@ -123,12 +124,16 @@ struct State {
   std::map<std::string, int64_t> journals;                           // gateway journal → last seq taken
   std::map<std::string, AccountUsage> accounts;
   std::map<std::string, ReservationCreated> reservations;
+  std::map<std::string, PowerCapped> power_caps;
+  std::map<std::string, std::vector<int64_t>> lost_nodes;  // host → when, the last few, since it was resumed
   std::string policy_sha256;
   int64_t half_life_ns = kDefaultHalfLifeNs;
   int64_t next_slice = 1, next_job = 1, next_vm = 1, next_key = 1;
 
   /// The live slice of that name, else the last one that had it, else the one with that id; null if none.
   const Slice* find_slice(std::string_view name_or_id) const;
+  /// What the job's attempts cost up to now.
+  int64_t cost_microusd(const Job& job, int64_t now_ns) const;
   /// By id, else the last one of that name.
   const Job* find_job(std::string_view id_or_name) const;
 };

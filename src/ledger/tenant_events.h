@@ -75,6 +75,28 @@ struct SliceResizeFailed {
   TH_EVENT("slice_resize_failed") { v("slice", e.slice), v("reason", e.reason); }
 };
 
+/// The placement group of the cloud that each of its hosts is in, in the order of its hosts; staged with its
+/// slice_held where it has more than one.
+struct SliceGrouped {
+  std::string slice;
+  std::vector<int64_t> groups;
+  TH_EVENT("slice_grouped") { v("slice", e.slice), v("groups", e.groups); }
+};
+
+/// Nothing new passes so many watts of the site in the window.
+struct PowerCapped {
+  std::string cap, site, reason;
+  int64_t watts = 0, start_ns = 0, end_ns = 0;
+  TH_EVENT("power_capped") {
+    v("cap", e.cap), v("site", e.site), v("reason", e.reason), v("watts", e.watts), v("start_ns", e.start_ns);
+    v("end_ns", e.end_ns);
+  }
+};
+struct PowerUncapped {
+  std::string cap, reason;
+  TH_EVENT("power_uncapped") { v("cap", e.cap), v("reason", e.reason); }
+};
+
 /// Hosts kept for some accounts and users, or for nobody (maintenance).
 struct ReservationCreated {
   std::string reservation, reason;

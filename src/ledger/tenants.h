@@ -23,10 +23,10 @@ struct Owner {
 struct AccountUsage {
   double gpu_s = 0;  // as of at_ns
   int64_t at_ns = 0;
-  int64_t gpus = 0;  // metered since then
+  int64_t gpu_milli = 0;  // metered since then
 
   double at(int64_t now_ns, int64_t half_life_ns) const;
-  void run(int64_t more_gpus, int64_t now_ns, int64_t half_life_ns);
+  void run(int64_t more_gpu_milli, int64_t now_ns, int64_t half_life_ns);
 };
 
 inline constexpr int64_t kDefaultHalfLifeNs = int64_t{7} * 24 * 3600 * 1'000'000'000;

@@ -62,6 +62,22 @@ TEST(Tenants, GuestsOnOthersSlicesCountForTheirOwnAccount) {
   EXPECT_NEAR(log.state.accounts.at("guest").at(kMinute, log.state.half_life_ns), 60, 0.1);
 }
 
+TEST(Tenants, AnAttemptCostsWhatItTakesAndNotWhatItsJobAskedFor) {
+  Log log = ready(2, kDay);
+  log.at(0, JobSubmitted{"job-1", "part", "batch", "slice-1", "{}", 1});
+  log.at(0, JobOwned{"job-1", "guest", "", "", ""});
+  log.at(0, AttemptStarted{"job-1", "slice-1", 1, 0, {{"vm-0", {0}}}});
+  log.at(0, AttemptSized{"job-1", 1, 250});
+  const Job& job = log.state.jobs.at("job-1");
+  EXPECT_EQ(log.state.cost_microusd(job, kHour), 500'000) << "a quarter of a GPU at 2 dollars";
+  log.at(2 * kHour, AttemptEnded{"job-1", "", 1, 0, 0, false, false});
+  EXPECT_EQ(log.state.cost_microusd(job, 9 * kHour), 1'000'000);
+  EXPECT_NEAR(log.state.accounts.at("guest").gpu_s, 1800, 20) << "a little of it has decayed";
+  log.at(3 * kHour, AttemptStarted{"job-1", "slice-1", 2, 0, {{"vm-0", {0}}}});
+  EXPECT_EQ(log.state.cost_microusd(job, 4 * kHour), 3'000'000) << "a whole one again";
+  EXPECT_FALSE(apply(log.state, {log.state.seq + 1, 4 * kHour, AttemptSized{"job-1", 1, 250}}));
+}
+
 TEST(Tenants, AGrownSlicePaysItsNewHostsFromTheMomentItHasThem) {
   Log log = ready(2, kDay);
   log.at(kHour, SliceResizing{"slice-1", 4, 0, {{"h1", "r", "l", 2}}});

@@ -12,7 +12,8 @@
 namespace th::reserve {
 namespace {
 
-constexpr int64_t kMaxWeight = 1'000'000, kMaxPriority = 1000, kMaxGpus = 100'000'000;
+constexpr int64_t kMaxWeight = 1'000'000, kMaxPriority = 1000, kMaxGpus = 100'000'000,
+                  kMaxGroupHosts = 1'000'000;
 
 template <class T>
 const T* find_named(const std::vector<T>& items, std::string_view name) {
@@ -157,6 +158,26 @@ Result<Weights> read_weights(const Config& root) {
   return weights;
 }
 
+/// How hosts are chosen and jobs are moved between them.
+Status read_hosts(const Config& root, QueuePolicy& policy) {
+  if (root.has("lemon")) {
+    TH_TRY(Config lemon, root.map("lemon", {"losses", "within"}));
+    TH_TRY(policy.lemon_losses, lemon.integer_or("losses", policy.lemon_losses, {1, 100}));
+    TH_TRY(policy.lemon_within_ns, lemon.duration_ns_or("within", policy.lemon_within_ns));
+  }
+  if (root.has("placement_group")) {
+    TH_TRY(Config group, root.map("placement_group", {"max_vms", "split"}));
+    TH_TRY(policy.max_group_hosts, group.integer("max_vms", {1, kMaxGroupHosts}));
+    TH_TRY(policy.split_groups, group.boolean_or("split", policy.split_groups));
+  }
+  if (root.has("defragment")) {
+    TH_TRY(Config move, root.map("defragment", {"max_moves", "move_cost"}));
+    TH_TRY(policy.max_moves, move.integer_or("max_moves", policy.max_moves, {0, 1000}));
+    TH_TRY(policy.move_cost_ns, move.duration_ns_or("move_cost", policy.move_cost_ns));
+  }
+  return {};
+}
+
 void add_missing(QueuePolicy& policy) {
   if (!policy.find_account(kDefaultAccount)) policy.accounts.emplace_back().name = kDefaultAccount;
   const bool own_normal = policy.find_qos(kDefaultQos) != nullptr;
@@ -192,9 +213,10 @@ QueuePolicy default_policy() {
 }
 
 Result<QueuePolicy> parse_policy(std::string_view yaml, std::string_view file) {
-  TH_TRY(Config root, Config::parse(yaml, file,
-                                    {"accounts", "qos", "partitions", "weights", "half_life", "backfill",
-                                     "depth", "hold", "spot_discount"}));
+  TH_TRY(Config root,
+         Config::parse(yaml, file,
+                       {"accounts", "qos", "partitions", "weights", "half_life", "backfill", "depth", "hold",
+                        "spot_discount", "lemon", "placement_group", "defragment"}));
   QueuePolicy policy;
   TH_TRY(auto accounts, root.maps("accounts", {"name", "parent", "shares", "max_gpus", "borrow", "budget",
                                                "budget_period"}));
@@ -229,6 +251,7 @@ Result<QueuePolicy> parse_policy(std::string_view yaml, std::string_view file) {
   TH_TRY(const double discount, root.number_or("spot_discount", 0.6));
   if (!(discount >= 0 && discount < 1)) return root.bad("spot_discount", "want 0 to less than 1");
   policy.spot_discount_ppm = static_cast<int64_t>(discount * 1e6 + 0.5);
+  TH_RETURN_IF_ERROR(read_hosts(root, policy));
   add_missing(policy);
   return policy;
 }

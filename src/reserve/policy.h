@@ -65,6 +65,11 @@ struct QueuePolicy {
   int64_t depth = 100;                  // requests that are planned in one look at the queue, highest first
   int64_t hold_ns = 60 * kSecond;       // a slice that is not committed in this time expires
   int64_t spot_discount_ppm = 600'000;  // off the list price for a slice that may be preempted
+  int64_t lemon_losses = 3, lemon_within_ns = 7 * kDay;  // a host that lost so many nodes in that time
+  int64_t max_group_hosts = 0;          // VMs that one placement group of the cloud holds; 0: no limit
+  bool split_groups = true;             // a larger gang is split over several of them; false: it is refused
+  int64_t max_moves = 8;                // jobs that are moved at once to make a place for one; 0: none
+  int64_t move_cost_ns = 60 * kSecond;  // what a move loses beside the work since the last checkpoint
 
   const AccountSpec* find_account(std::string_view name) const;
   /// Into `accounts`; an account that the policy does not have counts as "default".

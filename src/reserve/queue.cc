@@ -40,8 +40,9 @@ class Look {
           !input_.snapshot.is_slice() && accounts_.borrows(p.who.account, p.request.gpus, input_.now_ns);
       const int64_t priority =
           priority_of(p.who, p.request.gpus, input_.policy, accounts_, fleet_gpus_, input_.now_ns);
-      order.push_back({borrows, -priority, p.who.submitted_ns, i});
+      order.push_back({borrows, -priority, p.who.submitted_ns, false, i});
     }
+    go_behind(order);
     std::ranges::sort(order);
     for (size_t i = 0; i < order.size(); ++i) {
       Decision decision;
@@ -63,9 +64,24 @@ class Look {
   struct Place {
     bool borrows;
     int64_t falling_priority, submitted_ns;
+    bool behind;
     size_t index;
     auto operator<=>(const Place&) const = default;
   };
+
+  /// Else what made room would take it again. `order` is by index.
+  void go_behind(std::vector<Place>& order) const {
+    std::map<std::string_view, size_t> index_of;
+    for (size_t i = 0; i < order.size(); ++i) index_of.emplace(input_.pending[i].request.name, i);
+    const std::vector<Place> own = order;
+    for (Place& place : order) {
+      const auto other = index_of.find(input_.pending[place.index].after);
+      if (other == index_of.end()) continue;
+      Place last = own[other->second];
+      last.behind = true, last.index = place.index;
+      place = std::max(place, last);
+    }
+  }
 
   void end_early(const Running& running, int64_t end_ns) {
     Claim claim = running.claim;
@@ -171,7 +187,8 @@ class Look {
 
   bool make_room(const Pending& pending, Decision& decision) {
     const Reason reason = decision.refusal.reason;
-    if (reason != Reason::kBusy && reason != Reason::kPower && reason != Reason::kQuota) return false;
+    const bool may_preempt = reason == Reason::kBusy || reason == Reason::kPower || reason == Reason::kQuota;
+    if (!may_preempt && reason != Reason::kTopology) return false;
     if (pending.request.start_ns > input_.now_ns) return false;
     int64_t noticed_ns = 0;
     for (const Running& running : input_.running)
@@ -183,6 +200,7 @@ class Look {
           "'{}' starts when those that make room for it have saved their work", pending.request.name);
       return false;
     }
+    if (!may_preempt) return false;
     detail::RoomAsk ask{input_, pending, decision.priority, work_, accounts_, out_.preemptions, fleet_gpus_};
     const std::vector<const Running*> victims = detail::choose_victims(ask);
     if (victims.empty()) return false;

@@ -42,6 +42,7 @@ struct Pending {
   std::string reservation;                 // runs on its hosts only; "": on none that are reserved
   std::optional<int64_t> budget_microusd;  // what all of it may cost
   bool spot = false;                       // at the discount, and may be preempted
+  std::string after;                       // made room for this request: goes behind it while that waits
 };
 
 struct Running {

@@ -165,6 +165,10 @@ tl::expected<Plan, Refusal> decide_whole(const Snapshot& snapshot, const Pending
   if (auto refused = check_partition(pending, policy)) return tl::unexpected(*std::move(refused));
   Policy terms;
   terms.end_by_ns = end_by_ns;
+  if (!snapshot.is_slice()) {
+    terms.max_group_hosts = static_cast<int32_t>(policy.max_group_hosts);
+    terms.split_groups = policy.split_groups;
+  }
   if (pending.deadline_ns)
     terms.end_by_ns = std::min(*pending.deadline_ns, end_by_ns.value_or(*pending.deadline_ns));
   Request request = pending.request;

@@ -79,8 +79,56 @@ class QueueTest(ClusterTest):
         now = c.job(job)
         self.assertEqual((now["attempt"], now["preemptions"], now["retries_used"], now["lost_steps"]), (2, 1, 0, 0))
         wait_for("it goes on", lambda: steps("progress")[-1] > resumed[0], 60)
+        c.th("slice", "resize", "demo", "--gpus", "4")
+        time.sleep(1)
+        self.assertEqual(c.job(job)["attempt"], 2, "it has not saved a checkpoint since")
         c.api("DELETE", f"/api/v1/jobs/{job}")
         c.wait_job(job, ("cancelled",))
+
+    def test_a_training_job_grows_with_its_slice_at_a_checkpoint(self):
+        c = self.cluster
+        c.slice("demo", 4)
+        recipe = c.recipe("elastic", steps=1500, every=20, gpus="4\nslice: demo\ncan_rescale: true\nmin_gpus: 2")
+        job = c.submit(recipe)
+        wait_for("it runs", lambda: c.job(job)["state"] == "running", 60)
+        c.th("slice", "resize", "demo", "--gpus", "2")
+        wait_for("it goes on with two", lambda: c.job(job)["attempt"] == 2 and c.job(job)["state"] == "running", 60)
+        self.assertEqual(len(c.job(job)["ranks"]), 2)
+        c.th("slice", "resize", "demo", "--gpus", "4")
+        wait_for("it goes on with four", lambda: c.job(job)["attempt"] == 3 and c.job(job)["state"] == "running", 90)
+        now = c.job(job)
+        self.assertEqual((len(now["ranks"]), now["lost_steps"], now["retries_used"]), (4, 0, 0))
+        c.api("DELETE", f"/api/v1/jobs/{job}")
+        c.wait_job(job, ("cancelled",))
+
+    def test_a_job_that_saves_its_work_is_moved_so_that_a_gang_can_start(self):
+        c = self.cluster
+        keeps = COUNTER.replace("    step += 1\n", "    step += 1\n    if step == 5:\n"
+                                "        out.write(json.dumps({'event': 'checkpoint', 'step': step}) + '\\n')\n")
+        fleet = c.th_json("fleet")
+        leaves = {}
+        for rack in fleet["racks"]:
+            leaves.setdefault(rack["leaf"], []).extend(h["id"] for h in rack["hosts"])
+        (_, first), (_, second) = sorted(leaves.items())
+        # One job on each leaf, each of one host: then no leaf is free as a whole.
+        for host in first[1:]:
+            c.th("nodes", "drain", host, "--reason", "for the test")
+        jobs = [self.submit(f"small{i}", 2, account="lab", command=["python3", "-c", keeps.replace("40", "4000")]) for i in range(2)]
+        for job in jobs:
+            wait_for("it runs", lambda: c.job(job)["state"] == "running", 30)
+        for host in first[1:]:
+            c.th("nodes", "resume", host)
+        on = {job: next(n["host"] for n in c.api("GET", "/api/v1/nodes")["items"] if n["name"] == c.job(job)["ranks"][0]["node"])
+              for job in jobs}
+        self.assertEqual(sorted(host in first for host in on.values()), [False, True], on)
+        gang = self.submit("gang", 4, account="lab", max_switches=1, command=["sleep", "2"])
+        c.wait_job(gang, seconds=60)
+        moved = [c.job(job) for job in jobs if c.job(job)["preemptions"]]
+        self.assertEqual(len(moved), 1)
+        wait_for("it goes on elsewhere", lambda: c.job(moved[0]["id"])["state"] == "running", 30)
+        self.assertRegex(c.log_tail(moved[0]["id"]), r"from [1-9]")
+        told = [m["why"] for m in c.api("GET", f"/api/v1/why/{moved[0]['id']}")["timeline"]]
+        self.assertTrue(any(f"so that {gang} can start" in t for t in told), told)
 
     def test_quotas_budgets_reservations_and_sizes(self):
         c = self.cluster
@@ -107,6 +155,16 @@ class QueueTest(ClusterTest):
         wait_for("it starts", lambda: c.job(waits)["state"] in ("starting", "running"), 30)
         c.api("DELETE", f"/api/v1/jobs/{waits}")
         c.wait_job(waits, ("cancelled",))
+
+        # A cap that two hosts reach: the third waits for its end. It outlives the controller.
+        c.th("power", "cap", "heat", "--watts", "140", "--for", "1h", "--reason", "a chiller is repaired")
+        c.kill_controld()
+        c.start_controld()
+        self.assertEqual(c.th_json("power", "list")["items"][0]["watts"], 140)
+        with self.assertRaises(Refused) as refused:
+            c.api("POST", "/api/v1/slices", {**want, "gpus": 6})
+        self.assertIn("power", refused.exception.body)
+        c.th("power", "lift", "heat")
 
         c.slice("grows", 2)
         self.assertEqual(c.th_json("slice", "resize", "grows", "--gpus", 4)["gpus"], 4)
