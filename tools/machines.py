@@ -59,7 +59,8 @@ class Machine:
         script = BOOT.format(name=name, hosts=hosts, network=network,
                              visible=" ".join(f"'{v}'" for v in inside_tmp if v.startswith("/tmp/")))
         keeper = subprocess.Popen(["unshare", "--net", "--uts", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc",
-                                   "bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+                                   "bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                  start_new_session=True)
         if keeper.stdout.readline() != b"up\n":
             keeper.kill()
             keeper.wait()
