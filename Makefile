@@ -1,10 +1,11 @@
 # Thunderhead. Each target installs what it needs (Debian 12), asks nothing, and can be run alone.
 #   make demo        build, then the main job: a slice, a training gang, a model served; about two minutes after the build
 #   make test        build everything and run every test
+#   make azure-chaos 10,000 rehearsals of the azure provider among faults and crashes, against an emulator of Azure
 #   make build       the programs, in build/release
 #   make fuzz        a minute of every fuzz target under address sanitizer (installs clang)
 #   make asan tsan   the unit tests under sanitizers
-.PHONY: demo test build all-targets install fuzz asan tsan format clean
+.PHONY: demo azure-chaos test build all-targets install fuzz asan tsan format clean
 .DEFAULT_GOAL := build
 
 PROGRAMS := th th-controld th-gateway th-node th-train th-serve th-sim bench-submit
@@ -24,6 +25,10 @@ all-targets: build/release/build.ninja
 
 demo: build
 	@build/release/th demo
+
+azure-chaos: build/release/build.ninja
+	@cmake --build build/release -j $(JOBS) --target azure-chaos
+	@build/release/azure-chaos --runs 10000
 
 tests/openai/node_modules/.package-lock.json: tests/openai/package-lock.json | install
 	@npm ci --prefix tests/openai --loglevel=error --no-audit --no-fund

@@ -27,12 +27,12 @@ struct VmSpec {
 };
 
 struct CreateVms {
-  std::string client_token;  // the same token again means the same VMs: a retry creates nothing new
-  std::vector<VmSpec> vms;   // one a host of the placement
-  bool one_fabric = false;   // they have to reach one another over InfiniBand
-  bool spot = false;         // cheaper, and may be taken away after a notice
-  std::string zone;          // of the provider's region; empty: any
-  std::string reservation;   // of reserve(); empty: none
+  std::string client_token;      // the same token again means the same VMs: a retry creates nothing new
+  std::vector<VmSpec> vms;       // one a host of the placement
+  bool one_fabric = false;       // they have to reach one another over InfiniBand
+  bool spot = false;             // cheaper, and may be taken away after a notice
+  std::string zone = {};         // of the provider's region; empty: any
+  std::string reservation = {};  // of reserve(); empty: none
 };
 
 struct QuoteVms {
