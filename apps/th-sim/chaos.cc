@@ -25,7 +25,7 @@ class Chaos final : public Command {
               "after so many all faults end, everything is given back, and a new ledger begins");
     flags.choice("--break", plant_,
                  {"none", "double-lease", "half-gang", "lost-ack", "leak-vm", "quota", "lost-reservation",
-                  "double-meter"},
+                  "double-meter", "orphan-replica"},
                  "plant this bug, which has to be found");
     flags.add("--trace", options_.trace_file, "write every event and fault here, as text");
   }
@@ -60,6 +60,8 @@ class Chaos final : public Command {
                 {"resizes", result.resizes},
                 {"reservations", result.reservations},
                 {"reserved_leases", result.reserved},
+                {"deployments", result.deployments},
+                {"deployments_ready", result.deployed},
                 {"usage_records", result.usage_records},
                 {"tokens", result.tokens},
                 {"gateway_crashes", result.gateway_crashes},

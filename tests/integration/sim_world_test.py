@@ -16,14 +16,14 @@ def run(*arguments, want=0):
 
 class Chaos(unittest.TestCase):
     def test_no_rule_is_broken_and_a_seed_gives_one_run(self):
-        first = run("chaos", "--steps", "15000", "--steps-per-round", "5000", "--seed", "3")
+        first = run("chaos", "--steps", "30000", "--steps-per-round", "10000", "--seed", "3")
         self.assertTrue(first["simulated"])
         self.assertEqual(first["violations"], 0)
-        self.assertGreaterEqual(first["steps"], 15000)
+        self.assertGreaterEqual(first["steps"], 30000)
         for what in ("faults", "crashes", "restarts", "acknowledged", "leases", "jobs", "preemptions", "resizes", "refused_by_limits", "reservations", "reserved_leases",
-                     "usage_records", "gateway_crashes"):
+                     "usage_records", "gateway_crashes", "deployments", "deployments_ready"):
             self.assertGreater(first[what], 0, what)
-        self.assertEqual(run("chaos", "--steps", "15000", "--steps-per-round", "5000", "--seed", "3"), first)
+        self.assertEqual(run("chaos", "--steps", "30000", "--steps-per-round", "10000", "--seed", "3"), first)
         other = run("chaos", "--steps", "5000", "--seed", "4")
         self.assertNotEqual(other["hash"], first["hash"])
 
@@ -54,6 +54,9 @@ class Chaos(unittest.TestCase):
 
     def test_tokens_that_are_counted_twice_are_found(self):
         self.find("double-meter", "every cent is accounted")
+
+    def test_a_replica_of_a_deployment_that_is_no_more_is_found(self):
+        self.find("orphan-replica", "the control plane follows its own rules")
 
     def test_a_finding_can_be_repeated(self):
         found = run("chaos", "--steps", "20000", "--steps-per-round", "5000", "--break", "half-gang", want=1)

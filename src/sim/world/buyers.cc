@@ -75,6 +75,7 @@ void Buyers::choose(int64_t index) {
     return next(index);  // it expires
   }
   if (index == 0 && below(3) == 0) return change_reservations();
+  if (below(8) == 0) return change_deployments(index);
   int64_t what = below(100);
   if (what < 25 && buyer.slices.size() >= kMaxSlices) what = 75;
   if (what < 60 && buyer.jobs.size() >= kMaxJobs) what = 65;
@@ -106,11 +107,14 @@ void Buyers::choose(int64_t index) {
 
 void Buyers::give_back(const ledger::State& state) {
   for (const auto& [id, job] : state.jobs) {
-    if (!job.ended() && !job.cancelling()) act(0, "cancel", "DELETE", "/api/v1/jobs/" + id, id, "");
+    if (!job.ended() && !job.cancelling() && !job.serves())
+      act(0, "cancel", "DELETE", "/api/v1/jobs/" + id, id, "");
   }
   for (const auto& [id, slice] : state.slices) {
-    const bool live = slice.state < SliceState::kReleasing;
-    if (live) act(0, "release", "DELETE", "/api/v1/slices/" + id, id, "");
+    const auto job = slice.terms.implicit ? state.jobs.find(slice.terms.name) : state.jobs.end();
+    const bool serves = job != state.jobs.end() && job->second.serves();
+    if (slice.state < SliceState::kReleasing && !serves)
+      act(0, "release", "DELETE", "/api/v1/slices/" + id, id, "");
   }
   for (const auto& [name, reservation] : state.reservations) unreserve(name);
 }
@@ -125,6 +129,31 @@ void Buyers::hold(int64_t buyer) {
   const bool offer = below(4) == 0;
   act(buyer, offer ? "offer" : "hold", "POST", offer ? "/api/v1/offers" : "/api/v1/slices", "",
       dump_json(body));
+}
+
+void Buyers::undeploy(const ledger::State& state) {
+  for (const auto& [name, of] : state.deployments) {
+    if (of.state != "starting" && of.state != "ready") continue;
+    deployments_[name].state = "changing";
+    act(0, "undeploy", "DELETE", "/api/v1/deployments/" + name, name, "");
+  }
+}
+
+/// Each buyer has two names. The operator's get slices of their own, others' are served in slices that they
+/// have.
+void Buyers::change_deployments(int64_t buyer) {
+  const auto& slices = buyers_[static_cast<size_t>(buyer)].slices;
+  const std::string name = fmt::format("d{}-{}", buyer, below(2));
+  DeploymentPromise& promise = deployments_[name];
+  if (promise.state == "made" ? below(2) == 0 : below(4) == 0) {
+    promise.state = "changing";
+    return act(buyer, "undeploy", "DELETE", "/api/v1/deployments/" + name, name, "");
+  }
+  if (promise.state == "made" || (buyer != 0 && slices.empty())) return next(buyer);
+  promise.state = "changing";
+  Json body = {{"name", name}, {"model", kSimulatedModel}, {"gpus", 1 + below(2)}};
+  if (buyer != 0) body["slice"] = slices[static_cast<size_t>(below(static_cast<int64_t>(slices.size())))];
+  act(buyer, "deploy", "POST", "/api/v1/deployments", name, dump_json(body));
 }
 
 /// The operator makes one, for accounts or for nobody, or takes one back.
@@ -306,6 +335,10 @@ void Buyers::learn(const Command& command, const std::string& body) {
     // Somebody else's may be one whose making nobody was told of.
     if (const auto known = reservations_.find(command.subject); known != reservations_.end())
       known->second.state = "deleted";
+  } else if (command.kind == "deploy") {
+    deployments_[name] = {"made", get_string(*json, "job", std::string()).value_or("")};
+  } else if (command.kind == "undeploy") {
+    deployments_[name] = {"deleted", get_string(*json, "job", std::string()).value_or("")};
   } else if (command.kind == "drain" || command.kind == "resume") {
     drained_[command.subject] = command.kind == "drain";
   }

@@ -30,8 +30,11 @@ class Buyers {
   void start();
   /// From now on nothing new is asked for; what is there is given back.
   void wind_down() { winding_down_ = true; }
-  /// Ends every job and slice that is left, also those that nobody remembers.
+  /// Ends every job, slice and reservation that is left, also those that nobody remembers, but for what
+  /// serves deployments.
   void give_back(const ledger::State& state);
+  /// Ends every deployment.
+  void undeploy(const ledger::State& state);
   /// Whether every command has its answer.
   bool settled() const { return waiting_ == 0; }
   int64_t commands() const { return commands_; }
@@ -70,6 +73,9 @@ class Buyers {
     std::vector<std::string> hosts;
     std::set<std::string> accounts;
   };
+  struct DeploymentPromise {
+    std::string state, job;  // made | changing | deleted
+  };
   struct Buyer {
     std::vector<std::string> slices, jobs;  // ids
     std::string held;                       // id of a hold that waits for its commit
@@ -83,11 +89,14 @@ class Buyers {
            const std::string& subject, const std::string& body = "{}");
   void resize(int64_t buyer, const std::string& slice);
   void change_reservations();
+  void change_deployments(int64_t buyer);
   void unreserve(const std::string& name);
   std::string some_reservation(const std::string& account);
   std::string some_account();
   void check_reservation(const ledger::State& state, const std::string& name,
                          const ReservationPromise& promise) const;
+  void check_deployment(const ledger::State& state, const std::string& name,
+                        const DeploymentPromise& promise) const;
   void deliver(const std::shared_ptr<Command>& command);
   void send(const std::shared_ptr<Command>& command);
   void answered(const std::shared_ptr<Command>& command, int status, const std::string& body);
@@ -105,6 +114,7 @@ class Buyers {
   std::map<std::string, SlicePromise> slices_;
   std::map<std::string, JobPromise> jobs_;
   std::map<std::string, ReservationPromise> reservations_;
+  std::map<std::string, DeploymentPromise> deployments_;
   std::map<std::string, bool> drained_;       // host → as the operator's last answered command left it
   std::set<std::string> draining_;            // hosts with a command under way
   std::map<std::string, std::string> names_;  // name that a command chose → id that answered

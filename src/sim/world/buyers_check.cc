@@ -47,11 +47,34 @@ void Buyers::check(const ledger::State& state) {
     }
   }
   for (const auto& [name, promise] : reservations_) check_reservation(state, name, promise);
+  for (const auto& [name, promise] : deployments_) check_deployment(state, name, promise);
   for (const auto& [host, drained] : drained_) {
     if (!draining_.count(host) && drained != (state.drained.count(host) > 0)) {
       lost(fmt::format("host {}: {} was acknowledged and does not hold", host,
                        drained ? "its drain" : "its return"));
     }
+  }
+}
+
+/// What was made is there, unless it ended by itself; what is no more leaves nothing that serves.
+void Buyers::check_deployment(const ledger::State& state, const std::string& name,
+                              const DeploymentPromise& promise) const {
+  const auto found = state.deployments.find(name);
+  if (found == state.deployments.end()) {
+    if (promise.state == "made")
+      violation_(kLostAck, fmt::format("deployment {} was acknowledged and is not in the ledger", name));
+    return;
+  }
+  const ledger::Deployment& is = found->second;
+  const bool live = is.state == "starting" || is.state == "ready";
+  if (promise.state == "made" && is.created.job != promise.job)
+    violation_(kLostAck, fmt::format("deployment {} is not the one that was acknowledged", name));
+  if (promise.state == "deleted" && live)
+    violation_(kLostAck, fmt::format("deployment {} was deleted and is {}", name, is.state));
+  const ledger::Job& job = state.jobs.at(is.created.job);
+  if (!live && !job.ended() && !job.cancelling()) {
+    violation_(kBroken,
+               fmt::format("deployment {} is {}, and {} goes on serving it", name, is.state, is.created.job));
   }
 }
 

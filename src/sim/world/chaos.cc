@@ -16,8 +16,8 @@
 namespace th::sim {
 namespace {
 
-constexpr const char* kPlants[] = {"",        "double-lease", "half-gang",        "lost-ack",
-                                   "leak-vm", "quota",        "lost-reservation", "double-meter"};
+constexpr const char* kPlants[] = {"",      "double-lease",     "half-gang",    "lost-ack",      "leak-vm",
+                                   "quota", "lost-reservation", "double-meter", "orphan-replica"};
 
 Status check(const ChaosOptions& options) {
   if (options.steps < 1 || options.steps > 1'000'000'000) {
@@ -28,12 +28,23 @@ Status check(const ChaosOptions& options) {
   for (const char* plant : kPlants) {
     if (options.plant == plant) return {};
   }
-  return fail(
-      Code::kInvalidArgument,
-      "break: want double-lease, half-gang, lost-ack, leak-vm, quota, lost-reservation or double-meter");
+  return fail(Code::kInvalidArgument,
+              "break: want double-lease, half-gang, lost-ack, leak-vm, quota, lost-reservation, double-meter "
+              "or orphan-replica");
 }
 
 }  // namespace
+
+void count(const ledger::Event& event, ChaosResult& result) {
+  ++result.events;
+  result.jobs += std::holds_alternative<ledger::JobSubmitted>(event);
+  result.preemptions += std::holds_alternative<ledger::JobPreempted>(event);
+  result.resizes += std::holds_alternative<ledger::SliceResized>(event);
+  result.reservations += std::holds_alternative<ledger::ReservationCreated>(event);
+  result.deployments += std::holds_alternative<ledger::DeploymentCreated>(event);
+  result.deployed += std::holds_alternative<ledger::DeploymentReady>(event);
+  result.vms += std::holds_alternative<ledger::VmRequested>(event);
+}
 
 Result<ChaosResult> run_chaos(const ChaosOptions& options) {
   TH_RETURN_IF_ERROR(check(options));

@@ -16,7 +16,7 @@ struct ChaosOptions {
   int64_t steps = 1'000'000;  // events of the world: commands, answers, reports, faults, timers
   int64_t steps_per_round = 20'000;
   std::string plant;            // double-lease | half-gang | lost-ack | leak-vm | quota | lost-reservation |
-                                // double-meter; empty: no bug
+                                // double-meter | orphan-replica; empty: no bug
   int64_t max_violations = 20;  // more end the run
   std::string trace_file;       // every durable event and every answer as text; empty: none
 };
@@ -37,6 +37,7 @@ struct ChaosResult {
   int64_t steps = 0, rounds = 0, faults = 0, crashes = 0, restarts = 0, commands = 0, acknowledged = 0;
   int64_t events = 0, leases = 0, jobs = 0, vms = 0, preemptions = 0, resizes = 0;
   int64_t reservations = 0, reserved = 0;  // reserved: leases inside of them
+  int64_t deployments = 0, deployed = 0;   // deployed: times that one became ready
   int64_t usage_records = 0, tokens = 0, gateway_crashes = 0;
   int64_t refused = 0;  // slices that a quota or a budget did not leave room for
   int64_t gpu_ns_paid = 0, microusd_paid = 0;

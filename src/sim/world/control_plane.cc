@@ -132,7 +132,7 @@ Status ControlPlane::open() {
   return state().keys.empty() ? found() : Status();
 }
 
-/// A new ledger: the operator's key, and one of each account.
+/// A new ledger: the operator's key, one of each account, and a model.
 Status ControlPlane::found() {
   control::Core& core = controller_->core;
   core.stage(ledger::PolicyLoaded{policy_sha256_, policy_.half_life_ns});
@@ -142,6 +142,7 @@ Status ControlPlane::found() {
     core.stage(ledger::KeyAdded{id, account.name, sha256_hex(key_of(account.name)), "user"});
     core.stage(ledger::KeyOwned{id, account.name});
   }
+  core.stage(ledger::ModelRegistered{kSimulatedModel, "1", std::string(kStateDir) + "/model", "", 0, {}});
   return core.commit();
 }
 

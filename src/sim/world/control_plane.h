@@ -17,6 +17,9 @@
 
 namespace th::sim {
 
+/// In the registry of each new ledger; it has no files.
+inline constexpr const char* kSimulatedModel = "simulated";
+
 /// Thrown where the machine loses its power; never leaves ControlPlane.
 struct PowerCut {};
 

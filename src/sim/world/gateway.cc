@@ -45,14 +45,44 @@ void Gateway::wind_down() {
   loses_messages_ = mean_life_ns_ = 0;
 }
 
+/// A long poll, and the next one when it is answered or nobody answers.
+void Gateway::poll() {
+  const int64_t number = ++poll_;
+  http::Request request;
+  request.method = "GET", request.path = "/api/v1/gateway/config";
+  request.query = {{"have", std::to_string(generation_)}, {"wait_ms", "8000"}};
+  auto next = [this, number, life = life_] {
+    if (life == life_ && number == poll_) poll();
+  };
+  clock_.after(kGiveUpNs, next);
+  if (chance(loses_messages_)) return;
+  plane_.gateway_request(std::move(request),
+                         [this, number, next, life = life_](int status, const std::string& answer) {
+                           if (life != life_ || number != poll_ || chance(loses_messages_)) return;
+                           if (status == 200) learn(answer);
+                           clock_.after(status == 200 ? 200 * kMillisecond : kBackOffNs, next);
+                         });
+}
+
+void Gateway::learn(const std::string& text) {
+  const Json config = *parse_json(text, "configuration");
+  generation_ = config["generation"].get<int64_t>();
+  serves_.clear(), keys_.clear();
+  for (const Json& of : config["deployments"]) {
+    if (!of["replicas"].empty()) serves_.insert(of["name"].get<std::string>());
+  }
+  for (const Json& key : config["keys"]) keys_.push_back(key["id"].get<std::string>());
+}
+
 /// A request ends; its client has the answer once the record is safe.
 void Gateway::serve() {
   if (winding_down_) return;
   clock_.after(static_cast<int64_t>(prng_.exponential(kMeanPauseNs)), [this] { serve(); });
-  if (!up_) return;
+  if (!up_ || serves_.empty() || keys_.empty()) return;
   UsageRecord record;
   record.seq = next_seq_++, record.time_ns = clock_.unix_ns();
-  record.key_id = fmt::format("key-{}", 2 + below(4)), record.deployment = fmt::format("d{}", below(3));
+  record.key_id = keys_[static_cast<size_t>(below(static_cast<int64_t>(keys_.size())))];
+  record.deployment = *std::next(serves_.begin(), below(static_cast<int64_t>(serves_.size())));
   record.prompt_tokens = below(4'000), record.completion_tokens = below(1'000);
   record.latency_ns = below(kSecond), record.status = below(20) == 0 ? 499 : 200;
   bytes_ += gateway::encode_record(record);
@@ -105,6 +135,8 @@ void Gateway::restart() {
       if (life == life_ && !winding_down_) crash();
     });
   }
+  generation_ = 0;
+  poll();
   handing_over_ = true;
   hand_over();
 }

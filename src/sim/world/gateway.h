@@ -27,6 +27,8 @@ class Gateway {
   void wind_down();
   /// Every record was taken, and the control plane said so.
   bool settled() const { return winding_down_ && up_ && unsynced_.empty() && acked_seq_ == last_written(); }
+  /// Deployments that it has a replica of, as the control plane told it last.
+  const std::set<std::string>& serves() const { return serves_; }
   int64_t records() const { return last_written(); }
   int64_t crashes() const { return crashes_; }
   int64_t tokens() const { return tokens_; }
@@ -40,6 +42,8 @@ class Gateway {
  private:
   using Sums = std::map<std::pair<std::string, std::string>, ledger::TokenUsage>;  // (deployment, key)
 
+  void poll();
+  void learn(const std::string& config);
   void serve();
   void sync(int64_t life);
   void compact();
@@ -70,6 +74,11 @@ class Gateway {
   int64_t life_ = 0, next_seq_ = 1, acked_seq_ = 0, exchange_ = 0;
   std::deque<gateway::UsageRecord> unsynced_;
   bool up_ = false, handing_over_ = false, winding_down_ = false;
+
+  // Its configuration; a crash leaves it, since it is kept beside the journal.
+  std::set<std::string> serves_;
+  std::vector<std::string> keys_;
+  int64_t generation_ = 0, poll_ = 0;
 
   int64_t told_seq_ = 0, last_taken_ = 0, crashes_ = 0, tokens_ = 0;
   Sums sums_;  // of what was taken

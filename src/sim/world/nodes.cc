@@ -180,6 +180,12 @@ void SimNodes::start(Node& node, const node::Task& task) {
   clock_.after(up_ns, [this, vm = node.vm, boot_id = node.boot_id, id] {
     change(boot_id, vm, id, [](Node&, Rank& r) { r.report.state = TaskState::kRunning; });
   });
+  if (task.ready_url) {  // it serves until it is stopped
+    clock_.after(up_ns + between(kSecond, 10 * kSecond), [this, vm = node.vm, boot_id = node.boot_id, id] {
+      change(boot_id, vm, id, [](Node&, Rank& r) { r.report.state = TaskState::kReady; });
+    });
+    return;
+  }
   clock_.after(up_ns + milliseconds * kMillisecond, [this, vm = node.vm, boot_id = node.boot_id, id, well] {
     change(boot_id, vm, id, [well](Node&, Rank& r) {
       r.alive = false;

@@ -239,6 +239,24 @@ int64_t Recount::gpu_ns_at(const Lease& lease, int64_t now_ns) const {
   return lease.paid_gpu_ns + lease.paying_gpus * std::max<int64_t>(0, until_ns - lease.since_ns);
 }
 
+Recount::Paid Recount::check_bills(const ledger::State& state, int64_t now_ns) const {
+  Paid paid;
+  for (const auto& [id, lease] : leases_) {
+    const auto found = state.slices.find(id);
+    if (found == state.slices.end()) {
+      violation_(kMoney, id + " has no bill");
+      continue;
+    }
+    const int64_t gpu_ns = gpu_ns_at(lease, now_ns);
+    const int64_t microusd = recounted_microusd(gpu_ns, lease.rate);
+    const int64_t billed = found->second.cost_microusd_at(now_ns);
+    if (found->second.gpu_ns_at(now_ns) != gpu_ns || microusd != billed)
+      violation_(kMoney, fmt::format("{} is billed {} micro-dollars and comes to {}", id, billed, microusd));
+    paid.gpu_ns += gpu_ns, paid.microusd += microusd;
+  }
+  return paid;
+}
+
 int64_t Recount::gpus_in_use() const {
   int64_t out = 0;
   for (const std::string& id : live_) out += leases_.at(id).paying_gpus;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "fleet/fleet.h"
-#include "ledger/event.h"
+#include "ledger/state.h"
 #include "sim/world/account_books.h"
 
 namespace th::sim {
@@ -48,6 +48,11 @@ class Recount {
   const std::map<std::string, Lease>& leases() const { return leases_; }
   int64_t num_leases() const { return static_cast<int64_t>(leases_.size()); }
   int64_t num_live() const { return static_cast<int64_t>(live_.size()); }
+  struct Paid {
+    int64_t gpu_ns = 0, microusd = 0;
+  };
+  /// Against the bill of each lease. Returns: what all come to.
+  Paid check_bills(const ledger::State& state, int64_t now_ns) const;
   int64_t gpu_ns_at(const Lease& lease, int64_t now_ns) const;
   /// Of the job's last attempt.
   int64_t ranks(const std::string& job) const { return jobs_.at(job).ranks; }

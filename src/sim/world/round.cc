@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "base/units.h"
 #include "ledger/store.h"
@@ -49,14 +50,16 @@ class Round {
   void one_fault();
   void cut_off_leaf(int64_t leaf, int64_t duration_ns);
   void break_host(int32_t host);
+  void plant(void (Round::*bug)());
   void plant_double_lease();
   void plant_lost_reservation();
+  void plant_orphan_replica();
   void plant_double_meter(const ledger::UsageRecorded& batch);
   void end_faults();
   bool settle();
   void give_back();
   void check_settled();
-  void check_money();
+  bool all_serve() const;
   void take(const ledger::Entry& entry);
   void violation(const char* rule, const std::string& what);
   void trace(const std::string& text) const;
@@ -72,7 +75,7 @@ class Round {
   std::shared_ptr<const fleet::Fleet> fleet_ = small_fleet();
   SimCloud cloud_;
   Disk disk_;
-  bool faults_ = true, bad_ = false;
+  bool faults_ = true, bad_ = false, undeploying_ = false;
   int64_t dies_in_ = 0;  // points of death asked for until it dies; 0: never
   int64_t mean_points_ = 0, mean_fault_ns_ = 0, disk_full_until_ns_ = 0;
   int64_t num_faults_ = 0, next_sample_ns_ = 0;
@@ -166,7 +169,6 @@ void Round::take(const ledger::Entry& entry) {
                                        ledger::event_to_json(entry.event));
   hash_text(result_.hash, text);
   trace(text);
-  ++result_.events;
   if (const auto* running = std::get_if<ledger::AttemptRunning>(&entry.event)) {
     const auto started = nodes_->started(running->job, static_cast<int>(running->attempt));
     const int64_t ranks = recount_.ranks(running->job);
@@ -175,11 +177,7 @@ void Round::take(const ledger::Entry& entry) {
                                        running->job, started.size(), ranks));
     }
   }
-  result_.jobs += std::holds_alternative<ledger::JobSubmitted>(entry.event);
-  result_.preemptions += std::holds_alternative<ledger::JobPreempted>(entry.event);
-  result_.resizes += std::holds_alternative<ledger::SliceResized>(entry.event);
-  result_.reservations += std::holds_alternative<ledger::ReservationCreated>(entry.event);
-  result_.vms += std::holds_alternative<ledger::VmRequested>(entry.event);
+  count(entry.event, result_);
   if (const auto* usage = std::get_if<ledger::UsageRecorded>(&entry.event)) {
     gateway_->taken(*usage);
     if (options_.plant == "double-meter" && !bad_) plant_double_meter(*usage);
@@ -259,30 +257,38 @@ void Round::one_fault() {
   }
 }
 
+void Round::plant(void (Round::*bug)()) {
+  clock_.after(20 * kSecond, [this, bug] {
+    plant(bug);
+    if (plane_->up() && faults_) (this->*bug)();
+  });
+}
+
 /// A planner that gives hosts to a second buyer: as if a plan had been made on an old picture.
 void Round::plant_double_lease() {
-  clock_.after(30 * kSecond, [this] {
-    plant_double_lease();
-    if (!plane_->up() || !faults_) return;
-    for (const auto& [id, slice] : plane_->state().slices) {
-      if (slice.state != ledger::SliceState::kReady) continue;
-      ledger::SliceHeld held = slice.terms;
-      held.slice = fmt::format("slice-{}", plane_->state().next_slice), held.name = "twice";
-      held.hold_expires_ns = clock_.unix_ns() + kMinute;
-      plane_->controller().core.stage(held);
-      return;
-    }
-  });
+  for (const auto& [id, slice] : plane_->state().slices) {
+    if (slice.state != ledger::SliceState::kReady) continue;
+    ledger::SliceHeld held = slice.terms;
+    held.slice = fmt::format("slice-{}", plane_->state().next_slice), held.name = "twice";
+    held.hold_expires_ns = clock_.unix_ns() + kMinute;
+    plane_->controller().core.stage(held);
+    return;
+  }
 }
 
 /// A control plane that forgets what it promised.
 void Round::plant_lost_reservation() {
-  clock_.after(20 * kSecond, [this] {
-    plant_lost_reservation();
-    if (!plane_->up() || !faults_ || plane_->state().reservations.empty()) return;
-    plane_->controller().core.stage(
-        ledger::ReservationEnded{plane_->state().reservations.begin()->first, "forgotten"});
-  });
+  const auto& there = plane_->state().reservations;
+  if (!there.empty())
+    plane_->controller().core.stage(ledger::ReservationEnded{there.begin()->first, "forgotten"});
+}
+
+/// A control plane that forgets what it has to stop.
+void Round::plant_orphan_replica() {
+  for (const auto& [name, of] : plane_->state().deployments) {
+    if (of.state == "ready")
+      return plane_->controller().core.stage(ledger::DeploymentStopped{name, "forgotten", false});
+  }
 }
 
 /// A control plane that takes a batch of usage that comes again for a new one.
@@ -316,8 +322,9 @@ void Round::run() {
   buyers_->start();
   gateway_->start();
   next_fault();
-  if (options_.plant == "double-lease") plant_double_lease();
-  if (options_.plant == "lost-reservation") plant_lost_reservation();
+  if (options_.plant == "double-lease") plant(&Round::plant_double_lease);
+  if (options_.plant == "lost-reservation") plant(&Round::plant_lost_reservation);
+  if (options_.plant == "orphan-replica") plant(&Round::plant_orphan_replica);
   for (int64_t i = 0; i < options_.steps; ++i) {
     if (!step()) break;
   }
@@ -327,9 +334,8 @@ void Round::run() {
   result_.faults += num_faults_ + cloud_.misbehaved();
   result_.crashes += plane_->deaths(), result_.restarts += plane_->starts() - 1;
   result_.commands += buyers_->commands(), result_.acknowledged += buyers_->acknowledged();
-  result_.refused += buyers_->refused();
+  result_.refused += buyers_->refused(), result_.gateway_crashes += gateway_->crashes();
   result_.usage_records += gateway_->records(), result_.tokens += gateway_->tokens();
-  result_.gateway_crashes += gateway_->crashes();
   result_.leases += recount_.num_leases(), result_.reserved += recount_.num_reserved();
   result_.virtual_ns += clock_.unix_ns() - kStartNs;
 }
@@ -347,6 +353,17 @@ void Round::end_faults() {
   gateway_->wind_down();
 }
 
+/// Each deployment has its replica, and the gateway was told so.
+bool Round::all_serve() const {
+  std::set<std::string> ready;
+  for (const auto& [name, of] : plane_->state().deployments) {
+    const bool runs = plane_->state().jobs.at(of.created.job).state == ledger::JobState::kRunning;
+    if (of.state == "starting" || (of.state == "ready" && !runs)) return false;
+    if (of.state == "ready") ready.insert(name);
+  }
+  return ready == gateway_->serves();
+}
+
 /// Runs on until nothing is left of anything. False: after kSettleNs something is.
 bool Round::settle() {
   const int64_t until_ns = clock_.unix_ns() + kSettleNs;
@@ -357,9 +374,12 @@ bool Round::settle() {
       continue;
     next_look_ns = clock_.unix_ns() + 20 * kSecond;
     const auto& core = plane_->controller().core;
-    const bool settled = core.active_slices().empty() && core.active_jobs().empty();
-    if (settled && core.state().reservations.empty() && cloud_.machines().empty()) return true;
-    buyers_->give_back(plane_->state());
+    const bool settled = core.active_slices().empty() && core.active_jobs().empty() &&
+                         core.state().reservations.empty() && gateway_->serves().empty();
+    if (undeploying_ && settled && cloud_.machines().empty()) return true;
+    undeploying_ = undeploying_ || all_serve();
+    buyers_->give_back(core.state());
+    if (undeploying_) buyers_->undeploy(core.state());
   }
   std::string left;
   for (const auto& [vm, machine] : cloud_.machines()) left += " VM " + vm;
@@ -368,6 +388,7 @@ bool Round::settle() {
   for (const auto& id : plane_->controller().core.active_slices()) left += " " + id;
   for (const auto& id : plane_->controller().core.active_jobs()) left += " " + id;
   for (const auto& [name, of] : plane_->state().reservations) left += " reservation " + name;
+  if (!undeploying_ && !all_serve()) left += " a deployment without its replica";
   if (!gateway_->settled()) left += " usage records";
   if (!left.empty() || !buyers_->settled()) violation(kUnsettled, "still not settled:" + left);
   return false;
@@ -377,7 +398,8 @@ void Round::check_settled() {
   const ledger::State& state = plane_->state();
   buyers_->check(state);
   gateway_->check(state);
-  check_money();
+  const Recount::Paid paid = recount_.check_bills(state, clock_.unix_ns());
+  result_.gpu_ns_paid += paid.gpu_ns, result_.microusd_paid += paid.microusd;
   for (const auto& [id, slice] : state.slices) {
     if (slice.live()) violation(kUnsettled, fmt::format("{} is {}", id, ledger::name_of(slice.state)));
   }
@@ -388,24 +410,6 @@ void Round::check_settled() {
     if (vm.state != ledger::VmState::kDeleted) {
       violation(kLeakedVm, fmt::format("VM {} is {} in the ledger", id, ledger::name_of(vm.state)));
     }
-  }
-}
-
-void Round::check_money() {
-  const ledger::State& state = plane_->state();
-  for (const auto& [id, lease] : recount_.leases()) {
-    const auto found = state.slices.find(id);
-    if (found == state.slices.end()) {
-      violation(kMoney, id + " has no bill");
-      continue;
-    }
-    const int64_t gpu_ns = recount_.gpu_ns_at(lease, clock_.unix_ns());
-    const int64_t microusd = recounted_microusd(gpu_ns, lease.rate);
-    const int64_t billed = found->second.cost_microusd_at(clock_.unix_ns());
-    if (found->second.gpu_ns_at(clock_.unix_ns()) != gpu_ns || microusd != billed) {
-      violation(kMoney, fmt::format("{} is billed {} micro-dollars and comes to {}", id, billed, microusd));
-    }
-    result_.gpu_ns_paid += gpu_ns, result_.microusd_paid += microusd;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 
+#include "ledger/event.h"
 #include "sim/world/chaos.h"
 
 namespace th::sim {
@@ -17,6 +18,9 @@ struct RoundOptions {
   std::filesystem::path scratch_dir;
   std::FILE* trace = nullptr;
 };
+
+/// Adds one event to the numbers of its kind.
+void count(const ledger::Event& event, ChaosResult& result);
 
 /// Adds what happened to `result`. A round ends at its first violation.
 void run_round(const RoundOptions& options, ChaosResult& result);

@@ -20,7 +20,7 @@ std::shared_ptr<const fleet::Fleet> four_hosts() {
 class CloudTest : public ::testing::Test {
  protected:
   cloud::CreateVms two() const {
-    return {"slice-1", {{"a", "l0r0h0", "LOCAL", 2}, {"b", "l0r0h1", "LOCAL", 2}}};
+    return {"slice-1", {{"a", "l0r0h0", "LOCAL", 2}, {"b", "l0r0h1", "LOCAL", 2}}, {}, {}};
   }
   void pass(int64_t ns) {
     bool there = false;
@@ -37,7 +37,7 @@ TEST_F(CloudTest, AWorkingOneMakesAllAndTheSameTokenMakesNothingNew) {
   ASSERT_TRUE(cloud.create(two(), 30 * kSecond));
   EXPECT_EQ(cloud.machines().at("a").serial, serial);
   EXPECT_EQ(cloud.list(kSecond)->size(), 2u);
-  cloud::CreateVms other{"slice-2", {{"c", "l0r0h0", "LOCAL", 2}}};
+  cloud::CreateVms other{"slice-2", {{"c", "l0r0h0", "LOCAL", 2}}, {}, {}};
   EXPECT_EQ(cloud.create(other, kSecond).error().code, Code::kResourceExhausted) << "a host has one VM";
   ASSERT_TRUE(cloud.remove("a", kSecond));
   EXPECT_TRUE(cloud.create(other, kSecond));
@@ -251,7 +251,8 @@ TEST(Chaos, PlantedBugsAreFoundAndTheirAbsenceIsToo) {
                                     {"half-gang", kHalfGang},
                                     {"quota", kQuota},
                                     {"lost-reservation", kLostAck},
-                                    {"double-meter", kMoney}}) {
+                                    {"double-meter", kMoney},
+                                    {"orphan-replica", kBroken}}) {
     options.plant = plant;
     for (options.seed = 1; options.seed <= 3; ++options.seed) {
       const auto result = run_chaos(options);
