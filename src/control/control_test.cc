@@ -205,6 +205,27 @@ TEST_F(ControlTest, ASliceOfTheWholeFleetTakesItsOwnHostBack) {
   EXPECT_TRUE(w->provider.vms.count("demo-4"));
 }
 
+TEST_F(ControlTest, AnOverdueSliceKeepsTheHostsThatNobodyHasAfterIt) {
+  w->ready_slice("first", 8);
+  const int64_t end_ns = w->slice("first").terms.end_ns;
+  ASSERT_TRUE(w->c->slices.hold({"second", 2, "LOCAL", kHour, end_ns, {}}, w->c->jobs.reservations()));
+  ASSERT_TRUE(w->c->slices.commit("second"));
+  w->pass(end_ns + kSecond - w->env.now_ns);
+  ASSERT_TRUE(w->step());
+  ASSERT_EQ(w->slice("first").state, SliceState::kReleasing);
+  EXPECT_FALSE(w->c->slices.hold({"third", 2, "LOCAL", kMinute, 0, {}}, w->c->jobs.reservations()));
+}
+
+TEST_F(ControlTest, AJobKeepsItsGpusInASliceWhoseTimeIsOver) {
+  w->ready_slice("demo", 2);
+  const std::string first = w->submit("demo", 2), second = w->submit("demo", 2);
+  ASSERT_EQ(w->job(first).attempt, 1);
+  w->pass(w->slice("demo").terms.end_ns + kMinute - w->env.now_ns);
+  w->restart();
+  w->settle();
+  EXPECT_EQ(w->job(second).attempt, 0);
+}
+
 TEST_F(ControlTest, AReservationWaitsForTheVmsOfTheSliceBeforeIt) {
   w->ready_slice("first", 8);
   const int64_t end_ns = w->slice("first").terms.end_ns;

@@ -148,7 +148,13 @@ void Core::claim_for(const ledger::Slice& slice, const reserve::Claim& own) {
   // Overdue: kept from others, but for one that leased what comes after; that one waits (Slices::start).
   reserve::Claim longer = own;
   longer.end_ns = now_ns() + kMinute;
-  if (own.end_ns <= now_ns() && claim(longer)) return;
+  if (own.end_ns <= now_ns()) {
+    if (claim(longer)) return;
+    std::erase_if(longer.hosts, [&](const reserve::HostGpus& part) {
+      return !snapshot_.with_claim({longer.id, longer.start_ns, longer.end_ns, {part}});
+    });
+    if (!longer.hosts.empty() && claim(longer)) return;
+  }
   if (!claim(own)) log_error("slice {} overlaps with another one", slice.terms.slice);
 }
 

@@ -302,10 +302,11 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Runni
       if (there == hosts.end()) continue;
       for (int64_t gpu : place.gpus) used[*host] |= (1u << gpu) & there->gpus;
     }
-    reserve::Claim claim{id, now_ns, slice.terms.end_ns, {}};
+    // Also when the slice's time is over and it is about to be given back.
+    const int64_t until_ns = std::max(slice.terms.end_ns, now_ns + kSecond);
+    reserve::Claim claim{id, now_ns, until_ns, {}};
     const auto limit_ns = spec_of(job).duration_ns;
-    if (limit_ns)
-      claim.end_ns = std::clamp(job.started_ns + *limit_ns, now_ns + kSecond, slice.terms.end_ns + kSecond);
+    if (limit_ns) claim.end_ns = std::clamp(job.started_ns + *limit_ns, now_ns + kSecond, until_ns + kSecond);
     for (const auto& [host, gpus] : used) {
       if (gpus) claim.hosts.push_back({host, gpus});
     }
