@@ -209,14 +209,13 @@ void AzureProvider::roll_back(const CreateVms& request, size_t failed, int64_t d
   }
 }
 
-/// Ends what was begun. What had a host stays listed as dead, for its account.
+/// Ends what was begun. The set stays, with its VMs as dead, until they are removed: its name must not come
+/// free while the token may be used again, since a deletion that arrives late would hit what was made after
+/// it.
 Status AzureProvider::give_up(const SetView& view, int64_t deadline_ns) {
   const bool billed =
       std::ranges::any_of(view.instances, [](const Instance& one) { return !one.power.empty(); });
-  if (!billed)
-    return arm_.carry_out({"deleting scale set " + view.set.name, "DELETE", set_url(view.set.name)},
-                          deadline_ns);
-  TH_RETURN_IF_ERROR(deallocate(view.set.name, Json::object(), deadline_ns));
+  if (billed) TH_RETURN_IF_ERROR(deallocate(view.set.name, Json::object(), deadline_ns));
   TH_RETURN_IF_ERROR(with_book(view.set.name, deadline_ns));
   return {};
 }
@@ -366,7 +365,7 @@ Status AzureProvider::forget(const std::string& set, std::optional<size_t> index
   TH_TRY(SetView now, view(set, deadline_ns));
   if (index) {
     now.book = with_instances(now);
-    (*now.book.instances)[*index] = "-";
+    (*now.book.instances)[*index].assign(1, '-');
   }
   if (is_spent(now))
     return arm_.carry_out({"deleting scale set " + set, "DELETE", set_url(set)}, deadline_ns);
