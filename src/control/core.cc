@@ -100,6 +100,9 @@ void Core::stage(ledger::Event event) {
           if (!e.job.empty()) refresh_job(e.job);
         }
         using E = std::decay_t<decltype(e)>;
+        if constexpr (std::is_same_v<E, ledger::SliceHeld>) {
+          if (e.implicit) refresh_job(e.name);
+        }
         if constexpr (std::is_same_v<E, ledger::HostDrained> || std::is_same_v<E, ledger::HostResumed>) {
           refresh_drain(e.host);
         }
@@ -175,12 +178,12 @@ void Core::extend_overdue_claims() {
 }
 
 void Core::refresh_job(const std::string& id) {
-  const auto job = state().jobs.find(id);
-  if (job != state().jobs.end() && !job->second.ended()) {
-    active_jobs_.insert(id);
-  } else {
-    active_jobs_.erase(id);
-  }
+  active_jobs_.erase(id), queued_jobs_.erase(id);
+  const auto found = state().jobs.find(id);
+  if (found == state().jobs.end() || found->second.ended()) return;
+  const ledger::Job& job = found->second;
+  const bool queued = job.slice.empty() && !job.cancelling() && job.submitted.kind != "step";
+  (queued ? queued_jobs_ : active_jobs_)[id] = &job;
 }
 
 void Core::refresh_reservation(const std::string& name) {

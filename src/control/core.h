@@ -97,7 +97,9 @@ class Core {
 
   // What is worth looking at on each step: not ended, or with something left to clean up.
   const std::set<std::string, ledger::IdLess>& active_slices() const { return active_slices_; }
-  const std::set<std::string, ledger::IdLess>& active_jobs() const { return active_jobs_; }
+  const ledger::ById<const ledger::Job*>& active_jobs() const { return active_jobs_; }
+  /// Of the jobs that have not ended, those that wait for a slice of their own: none of active_jobs().
+  const ledger::ById<const ledger::Job*>& queued_jobs() const { return queued_jobs_; }
   /// Changes whenever something was staged.
   int64_t version() const { return state().seq; }
 
@@ -119,7 +121,8 @@ class Core {
   reserve::Snapshot snapshot_, capped_;  // without and with the power caps
   std::set<reserve::HostIndex> lemons_;
   std::map<std::string, reserve::Claim> claims_;  // by slice id, and by "reservation NAME"
-  std::set<std::string, ledger::IdLess> active_slices_, active_jobs_;
+  std::set<std::string, ledger::IdLess> active_slices_;
+  ledger::ById<const ledger::Job*> active_jobs_, queued_jobs_;
   std::map<std::string, int64_t> suspects_;  // host → monotonic time until which
   std::vector<std::function<void()>> actions_;
 };

@@ -87,8 +87,8 @@ std::optional<std::string> Deployments::slice_of_model(const std::string& job_id
   if (found == state.slices.end() || found->second.state != ledger::SliceState::kReady) return std::nullopt;
   const ledger::Slice& slice = found->second;
   std::map<std::string, int64_t> used;  // by VM
-  for (const std::string& id : core_.active_jobs()) {
-    const ledger::Job& other = state.jobs.at(id);
+  for (const auto& [id, active] : core_.active_jobs()) {
+    const ledger::Job& other = *active;
     if (other.slice != slice.terms.slice) continue;
     if (other.attempt == 0) return std::nullopt;  // it waits for the GPUs that are free
     for (const ledger::Rank& rank : other.ranks)

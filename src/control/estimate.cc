@@ -46,8 +46,8 @@ Result<Estimate> Jobs::estimate(const request::JobSpec& asked) {
       return out;
     }
     pending.push_back(mine(request_in(slice, spec.name, spec)));
-    for (const std::string& id : core_.active_jobs()) {
-      const Job& job = core_.state().jobs.at(id);
+    for (const auto& [id, active] : core_.active_jobs()) {
+      const Job& job = *active;
       const bool queued = job.slice == slice_id && !job.attempt_open && !job.cancelling() &&
                           !gangs_.count(id) && job.submitted.kind != "step";
       if (queued) pending.push_back(pending_job(job, request_in(slice, id, spec_of(job))));

@@ -19,8 +19,8 @@ using ledger::Slice;
 /// gets.
 std::vector<std::string> Jobs::place_parts(const Slice& slice, const std::vector<std::string>& queue) {
   std::map<std::pair<std::string, int64_t>, int64_t> left;  // (VM, GPU) that is shared → thousandths
-  for (const std::string& id : core_.active_jobs()) {
-    const Job& job = core_.state().jobs.at(id);
+  for (const auto& [id, active] : core_.active_jobs()) {
+    const Job& job = *active;
     const int64_t milli = job.slice == slice.terms.slice ? spec_of(job).gpu_milli : 1000;
     if (milli == 1000 || (!job.attempt_open && !gangs_.count(id)) || job.ranks.empty()) continue;
     const ledger::RankPlace& place = job.ranks[0].place;

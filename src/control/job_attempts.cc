@@ -92,9 +92,7 @@ void Jobs::start_ranks(const Job& job, const std::string& slice, std::vector<led
   started.job = id, started.slice = slice, started.attempt = job.attempt + 1;
   started.ranks = std::move(ranks);
   std::set<int> taken;
-  for (const std::string& other : core_.active_jobs()) {
-    taken.insert(static_cast<int>(core_.state().jobs.at(other).master_port));
-  }
+  for (const auto& [other, active] : core_.active_jobs()) taken.insert(static_cast<int>(active->master_port));
   const std::string salt = fmt::format("{}/{}.{}", core_.state_dir().string(), id, started.attempt);
   started.master_port = launch::choose_port(salt, taken);
   core_.stage(std::move(started));
@@ -228,8 +226,8 @@ void Jobs::grow_at_checkpoint(const Job& job) {
     return;
   const bool shrinks = slice->second.resize && slice->second.resize->asked.gpus < slice->second.terms.gpus;
   const int64_t more = gpus_within(spec, gpus + unused_gpus(slice->second));
-  const bool somebody_waits = std::ranges::any_of(core_.active_jobs(), [&](const std::string& id) {
-    const Job& other = core_.state().jobs.at(id);
+  const bool somebody_waits = std::ranges::any_of(core_.active_jobs(), [&](const auto& active) {
+    const Job& other = *active.second;
     return other.slice == job.slice && !other.attempt_open && !other.cancelling() &&
            other.submitted.kind != "step" && !hold_back(other);
   });

@@ -70,8 +70,8 @@ void Jobs::cancel(const std::string& id, const std::string& end_state, const std
 }
 
 void Jobs::restore() {
-  for (const std::string& id : core_.active_jobs()) {
-    const Job& job = core_.state().jobs.at(id);
+  for (const auto& [id, active] : core_.active_jobs()) {
+    const Job& job = *active;
     if (job.attempt == 0 || job.slice.empty()) continue;  // nothing runs of what was put back
     if (Status started = core_.launcher().start(gang_of(job)); !started) {
       log_error("{}: {}", id, started.error().message);
@@ -98,7 +98,7 @@ void Jobs::restore() {
 void Jobs::step() {
   take_events();
   const auto active = core_.active_jobs();
-  for (const std::string& id : active) step_job(core_.state().jobs.at(id));
+  for (const auto& [id, job] : active) step_job(*job);
   take_events();
   if (closing_) return;
   // Queues are looked at again when something changed, and once a second, since time itself frees GPUs; a
@@ -107,13 +107,14 @@ void Jobs::step() {
   if (since_ns < kPausePerLook * look_ns_ || (planned_version_ == core_.version() && since_ns < kSecond))
     return;
   const int64_t begin_ns = core_.monotonic_ns();
+  end_late_queued();
   plan_slices();
   std::map<std::string, std::vector<std::string>> queues;
-  for (const std::string& id : core_.active_jobs()) {
-    const Job& job = core_.state().jobs.at(id);
+  for (const auto& [id, active_job] : core_.active_jobs()) {
+    const Job& job = *active_job;
     if (job.submitted.kind == "step") continue;
-    const bool queued = !job.attempt_open && !job.attempt_succeeded && !job.cancelling() && !gangs_.count(id);
-    if (queued && !job.slice.empty() && !hold_back(job)) queues[job.slice].push_back(id);
+    const bool waits = !job.attempt_open && !job.attempt_succeeded && !job.cancelling() && !gangs_.count(id);
+    if (waits && !hold_back(job)) queues[job.slice].push_back(id);
   }
   for (const auto& [slice, queue] : queues) plan_in_slice(core_.state().slices.at(slice), queue);
   start_steps();
@@ -140,10 +141,7 @@ void Jobs::step_job(const Job& job) {
     const int64_t limit_ns = *spec_of(job).duration_ns;
     stop_with_cause(job, "timeout", fmt::format("its time limit of {} is over", format_duration(limit_ns)));
   }
-  if (!job.cancelling() && over_deadline(job)) {
-    stop_with_cause(job, "deadline",
-                    "it cannot end by its deadline, " + format_time(spec_of(job).deadline_ns));
-  }
+  if (!job.cancelling() && over_deadline(job)) stop_at_deadline(job);
   if (job.submitted.kind == "step") step_of_job(job);
   end_without_nodes(job);
   signal_before_end(job);
@@ -157,6 +155,18 @@ void Jobs::step_job(const Job& job) {
 void Jobs::stop_with_cause(const Job& job, const char* cause, const std::string& reason) {
   core_.stage(ledger::JobCause{job.submitted.job, cause});
   cancel(job.submitted.job, "failed", reason);
+}
+
+void Jobs::stop_at_deadline(const Job& job) {
+  stop_with_cause(job, "deadline", "it cannot end by its deadline, " + format_time(spec_of(job).deadline_ns));
+}
+
+void Jobs::end_late_queued() {
+  std::vector<const Job*> late;
+  for (const auto& [id, job] : core_.queued_jobs()) {
+    if (over_deadline(*job)) late.push_back(job);
+  }
+  for (const Job* job : late) stop_at_deadline(*job);
 }
 
 bool Jobs::over_deadline(const Job& job) {
@@ -291,8 +301,8 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Runni
   std::sort(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) { return a.host < b.host; });
   reserve::Snapshot inside = reserve::Snapshot::within(core_.fleet_ptr(), hosts);
   std::map<std::pair<reserve::HostIndex, reserve::GpuMask>, int64_t> shared;
-  for (const std::string& id : core_.active_jobs()) {
-    const Job& job = core_.state().jobs.at(id);
+  for (const auto& [id, active] : core_.active_jobs()) {
+    const Job& job = *active;
     if (job.slice != slice.terms.slice || (!job.attempt_open && !gangs_.count(id))) continue;
     std::map<reserve::HostIndex, reserve::GpuMask> used;
     for (const ledger::RankPlace& place : places_of(job)) {
@@ -331,8 +341,8 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Runni
 
 int64_t Jobs::unused_gpus(const Slice& slice) const {
   int64_t gpus = slice.terms.gpus;
-  for (const std::string& id : core_.active_jobs()) {
-    const Job& job = core_.state().jobs.at(id);
+  for (const auto& [id, active] : core_.active_jobs()) {
+    const Job& job = *active;
     if (job.slice != slice.terms.slice || (!job.attempt_open && !gangs_.count(id))) continue;
     for (const ledger::RankPlace& place : places_of(job)) gpus -= static_cast<int64_t>(place.gpus.size());
   }

@@ -81,6 +81,8 @@ class Jobs {
   void stop_with_cause(const ledger::Job& job, const char* cause, const std::string& reason);
   bool over_time(const ledger::Job& job);
   bool over_deadline(const ledger::Job& job);
+  void stop_at_deadline(const ledger::Job& job);
+  void end_late_queued();
   void conclude(const ledger::Job& job);
   void succeed(const ledger::Job& job);
   reserve::QueuePlan look_at_queue(std::vector<reserve::Pending>& pending, std::string_view find_changes,

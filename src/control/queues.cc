@@ -108,9 +108,9 @@ std::vector<reserve::Running> Jobs::running_slices() {
 
 reserve::QueuePlan Jobs::look_at_queue(std::vector<reserve::Pending>& pending, std::string_view find_changes,
                                        bool may_move) {
-  for (const std::string& id : core_.active_jobs()) {
-    const Job& job = core_.state().jobs.at(id);
-    if (!job.slice.empty() || job.cancelling() || hold_back(job)) continue;
+  for (const auto& [id, queued] : core_.queued_jobs()) {
+    const Job& job = *queued;
+    if (hold_back(job)) continue;
     const request::JobSpec& spec = spec_of(job);
     const auto series = choose_series(spec);
     if (!series) continue;

@@ -140,8 +140,8 @@ Status Slices::grow(const Slice& slice, int64_t gpus, const reserve::Snapshot& r
 /// Host → the jobs of which ranks are there, or may be.
 std::map<std::string, std::set<std::string>> Slices::occupants(const Slice& slice) const {
   std::map<std::string, std::set<std::string>> out;
-  for (const std::string& id : core_.active_jobs()) {
-    const ledger::Job& job = core_.state().jobs.at(id);
+  for (const auto& [id, active] : core_.active_jobs()) {
+    const ledger::Job& job = *active;
     if (job.slice != slice.terms.slice || (!job.attempt_open && !job.cancelling() && !has_ranks(id)))
       continue;
     for (const ledger::Rank& rank : job.ranks) out[core_.state().vms.at(rank.place.vm).host].insert(id);

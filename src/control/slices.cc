@@ -292,8 +292,8 @@ void Slices::finish_release(const Slice& slice) {
 }
 
 bool Slices::jobs_left(const std::string& slice) const {
-  return std::any_of(core_.active_jobs().begin(), core_.active_jobs().end(),
-                     [&](const std::string& job) { return core_.state().jobs.at(job).slice == slice; });
+  return std::ranges::any_of(core_.active_jobs(),
+                             [&](const auto& active) { return active.second->slice == slice; });
 }
 
 void Slices::create_requested(const Slice& slice) {

@@ -82,8 +82,8 @@ Result<std::string> Jobs::submit_step(const std::string& id, request::JobSpec sp
 }
 
 bool Jobs::has_live_steps(const std::string& id) {
-  return std::ranges::any_of(core_.active_jobs(), [&](const std::string& other) {
-    const Job& step = core_.state().jobs.at(other);
+  return std::ranges::any_of(core_.active_jobs(), [&](const auto& active) {
+    const Job& step = *active.second;
     return step.submitted.kind == "step" && spec_of(step).step_of == id;
   });
 }
@@ -92,15 +92,15 @@ bool Jobs::has_live_steps(const std::string& id) {
 void Jobs::start_steps() {
   std::set<std::string> held;
   const auto active = core_.active_jobs();
-  for (const std::string& id : active) {
-    const Job& step = core_.state().jobs.at(id);
+  for (const auto& [id, of] : active) {
+    const Job& step = *of;
     if (step.submitted.kind != "step" || step.attempt > 0 || step.cancelling()) continue;
     const request::JobSpec& spec = spec_of(step);
     const Job& job = core_.state().jobs.at(spec.step_of);
     if (!job.attempt_open || job.cancelling()) continue;  // step_of_job ends it
     std::vector<RankPlace> free = places_of(job);
-    for (const std::string& other : active) {
-      const Job& running = core_.state().jobs.at(other);
+    for (const auto& [other, beside_it] : active) {
+      const Job& running = *beside_it;
       const bool beside = running.submitted.kind == "step" && spec_of(running).step_of == spec.step_of;
       if (beside && (running.attempt_open || gangs_.count(other)))
         free = without(std::move(free), running.ranks);
@@ -149,8 +149,8 @@ void Jobs::signal_before_end(const Job& job) {
   if (!spec.batch || signal->batch_only) {
     return core_.launcher().signal(job.submitted.job, signal->number, signal->batch_only);
   }
-  for (const std::string& id : core_.active_jobs()) {
-    const Job& step = core_.state().jobs.at(id);
+  for (const auto& [id, active] : core_.active_jobs()) {
+    const Job& step = *active;
     const bool its = step.submitted.kind == "step" && spec_of(step).step_of == job.submitted.job;
     if (its) core_.launcher().signal(id, signal->number, false);
   }

@@ -375,7 +375,8 @@ bool Round::settle() {
     next_look_ns = clock_.unix_ns() + 20 * kSecond;
     const auto& core = plane_->controller().core;
     const bool settled = core.active_slices().empty() && core.active_jobs().empty() &&
-                         core.state().reservations.empty() && gateway_->serves().empty();
+                         core.queued_jobs().empty() && core.state().reservations.empty() &&
+                         gateway_->serves().empty();
     if (undeploying_ && settled && cloud_.machines().empty()) return true;
     undeploying_ = undeploying_ || all_serve();
     buyers_->give_back(core.state());
@@ -386,7 +387,8 @@ bool Round::settle() {
   if (!left.empty()) violation(kLeakedVm, "nobody asks for them and they are still there:" + left);
   left.clear();
   for (const auto& id : plane_->controller().core.active_slices()) left += " " + id;
-  for (const auto& id : plane_->controller().core.active_jobs()) left += " " + id;
+  for (const auto& [id, job] : plane_->controller().core.active_jobs()) left += " " + id;
+  for (const auto& [id, job] : plane_->controller().core.queued_jobs()) left += " " + id;
   for (const auto& [name, of] : plane_->state().reservations) left += " reservation " + name;
   if (!undeploying_ && !all_serve()) left += " a deployment without its replica";
   if (!gateway_->settled()) left += " usage records";
