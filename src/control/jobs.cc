@@ -301,6 +301,7 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Runni
   std::sort(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) { return a.host < b.host; });
   reserve::Snapshot inside = reserve::Snapshot::within(core_.fleet_ptr(), hosts);
   std::map<std::pair<reserve::HostIndex, reserve::GpuMask>, int64_t> shared;
+  std::map<reserve::HostIndex, reserve::GpuMask> taken;
   for (const auto& [id, active] : core_.active_jobs()) {
     const Job& job = *active;
     if (job.slice != slice.terms.slice || (!job.attempt_open && !gangs_.count(id))) continue;
@@ -326,6 +327,14 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Runni
       end_ns = std::max(end_ns, claim.end_ns);
       continue;
     }
+    // After a restart, ranks of an attempt that is over may be told of beside those of the next one.
+    for (reserve::HostGpus& part : claim.hosts) {
+      const reserve::GpuMask own = part.gpus & ~taken[part.host];
+      taken[part.host] |= part.gpus;
+      part.gpus = own;
+    }
+    std::erase_if(claim.hosts, [](const reserve::HostGpus& part) { return part.gpus == 0; });
+    if (claim.hosts.empty()) continue;
     if (auto next = inside.with_claim(claim)) {
       inside = *std::move(next);
       if (running) running->push_back(running_job(job, claim));

@@ -141,6 +141,27 @@ TEST_F(QueueControlTest, APreemptedJobComesBackWithoutLosingATry) {
   EXPECT_EQ(w->job(low).state, JobState::kRunning);
 }
 
+TEST_F(QueueControlTest, AGpuIsNotFreeBecauseAnEndedAttemptIsToldOfThereAfterARestart) {
+  w->ready_slice("demo", 2);
+  request::JobSpec spec;
+  spec.slice = "demo", spec.command = {"true"}, spec.name = "low", spec.gpus = 1;
+  const std::string low = w->c->jobs.submit(spec, "batch").value();
+  up();
+  w->pass(kMinute);
+  spec.name = "high", spec.gpus = 2, spec.qos = "urgent";
+  const std::string high = w->c->jobs.submit(spec, "batch").value();
+  up();
+  w->report_gone(low);
+  up();
+  ASSERT_EQ(w->job(high).state, JobState::kRunning);
+  ASSERT_FALSE(w->job(low).attempt_open);
+  w->restart();  // the ledger does not say that the ranks of low are gone
+  spec.name = "third", spec.gpus = 1, spec.qos = "";
+  const std::string third = w->c->jobs.submit(spec, "batch").value();
+  w->settle();
+  EXPECT_EQ(w->job(third).attempt, 0) << "high has both GPUs";
+}
+
 TEST_F(QueueControlTest, TheOwnerTakesBackWhatTheSiblingBorrowed) {
   const std::string a = submit("a", 4, "vision"), b = submit("b", 4, "vision");
   ASSERT_EQ(w->job(b).state, JobState::kRunning) << "borrowed";
