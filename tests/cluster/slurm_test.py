@@ -1,9 +1,11 @@
-"""The Slurm testbed comes up, runs ranks of th-train by srun and mpirun, and goes down without a trace. Needs root."""
+"""The Slurm testbed comes up, runs ranks of th-train by srun and mpirun and gangs by our launcher, and goes down without a trace.
+Needs root."""
 
 import os
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -29,6 +31,7 @@ class Slurm(unittest.TestCase):
     def setUpClass(cls):
         subprocess.run([SOURCE / "tools/install.sh", "openmpi-bin"], check=True)
         cls.scratch = tempfile.TemporaryDirectory(prefix="th-slurm-")
+        os.chmod(cls.scratch.name, 0o711)
         cls.folder = f"{cls.scratch.name}/testbed"
         subprocess.run([TESTBED, "up", "slurm", cls.folder], check=True, timeout=300)
 
@@ -75,6 +78,33 @@ class Slurm(unittest.TestCase):
         text = self.on("n1", "mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2", "-wdir", self.job("alone"),
                        f"{BIN}/th-train", "run", "recipe.yaml")
         self.assertIn("2 ranks", text)
+
+    def launcher_test(self, *argv, **env):
+        jobs = Path(self.folder) / "launcher"
+        jobs.mkdir(exist_ok=True)
+        token = self.on("ctl", "scontrol", "token", "username=root", "lifespan=3600").strip().removeprefix("SLURM_JWT=")
+        return subprocess.Popen([TESTBED, "run", self.folder, "ctl", f"{BIN}/tests/th_launch_slurm_test", *argv], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                env={**os.environ, "TH_SLURM_URL": "http://10.77.0.1:6820", "TH_SLURM_TOKEN": token,
+                                     "TH_SLURM_FOLDER": str(jobs), **env}), jobs
+
+    def test_launcher(self):
+        process, _ = self.launcher_test()
+        text = process.communicate(timeout=120)[0]
+        self.assertEqual(process.returncode, 0, text)
+        self.assertIn("[  SKIPPED ] 1 test,", text)  # the next one
+
+    def test_launcher_loses_a_node(self):
+        process, jobs = self.launcher_test("--gtest_filter=*ALostNode*", TH_SLURM_KILLS="1")
+        end = time.monotonic() + 60
+        while not (jobs / "up").exists() and time.monotonic() < end and process.poll() is None:
+            time.sleep(0.1)
+        subprocess.run([TESTBED, "kill", self.folder, "n4"], check=True)
+        text = process.communicate(timeout=150)[0]
+        self.assertEqual(process.returncode, 0, text)
+        self.assertIn("[  PASSED  ] 1 test", text)
+        subprocess.run([TESTBED, "boot", self.folder, "n4"], check=True)
+        self.on("ctl", "bash", "-c", "until [ $(sinfo -h -t idle -o %D) = 4 ]; do sleep 0.3; done", seconds=60)
 
 
 if __name__ == "__main__":
