@@ -43,7 +43,9 @@ class Core {
   const fleet::Fleet& fleet() const { return *parts_.fleet; }
   const std::shared_ptr<const fleet::Fleet>& fleet_ptr() const { return parts_.fleet; }
   cloud::Provider& provider() { return parts_.provider; }
-  launch::LocalLauncher& launcher() { return parts_.launcher; }
+  launch::Launcher& launcher() { return parts_.launcher; }
+  /// The same, where the word is of nodes that call in.
+  launch::LocalLauncher& node_launcher() { return parts_.launcher; }
   const registry::Registry& registry() const { return parts_.registry; }
   const std::filesystem::path& state_dir() const { return parts_.state_dir; }
   void offload(Work work) { parts_.offload(std::move(work)); }

@@ -200,7 +200,7 @@ void Jobs::take(const launch::MetricsArrived& arrived) {
   if (!stored) {
     log_warn("{}: a metrics line could not be kept: {}", arrived.line.id.job, stored.error().message);
     refused_.insert(task);
-    core_.launcher().refuse_metrics(arrived.line.id);
+    core_.node_launcher().refuse_metrics(arrived.line.id);
     return;
   }
   core_.launcher().ack_metrics(arrived.line.id, arrived.line.line_no);

@@ -78,8 +78,8 @@ void Jobs::restore() {
       continue;
     }
     gangs_.insert(id);
-    core_.launcher().restore_metrics({id, static_cast<int>(job.attempt), 0},
-                                     output_.last_line_no(id, job.attempt));
+    core_.node_launcher().restore_metrics({id, static_cast<int>(job.attempt), 0},
+                                          output_.last_line_no(id, job.attempt));
     // The line of a checkpoint may be stored and its event not be.
     const StoredLine* saved = output_.last(id, "checkpoint");
     if (saved && saved->step >= 0 && saved->step != job.checkpoint_step) {
@@ -89,8 +89,8 @@ void Jobs::restore() {
     for (const ledger::Rank& rank : job.ranks) {
       const ledger::Vm& vm = core_.state().vms.at(rank.place.vm);
       if (vm.state != ledger::VmState::kDown && vm.state != ledger::VmState::kDeleted) continue;
-      core_.launcher().on_vm_lost(vm.id,
-                                  fmt::format("node {} on host {} is down: {}", vm.id, vm.host, vm.reason));
+      core_.node_launcher().on_vm_lost(
+          vm.id, fmt::format("node {} on host {} is down: {}", vm.id, vm.host, vm.reason));
     }
   }
 }
@@ -191,7 +191,7 @@ bool Jobs::over_time(const Job& job) {
   return std::all_of(job.ranks.begin(), job.ranks.end(), [&](const ledger::Rank& rank) {
     const ledger::Vm& vm = core_.state().vms.at(rank.place.vm);
     const bool lost = vm.state == ledger::VmState::kDown || vm.state == ledger::VmState::kDeleted;
-    return lost || core_.launcher().heard(vm.id);
+    return lost || core_.node_launcher().heard(vm.id);
   });
 }
 

@@ -62,7 +62,7 @@ void Nodes::sync(const std::string& name, const node::SyncRequest& request, int6
   const Vm& vm = core_.state().vms.at(name);
   seen_[name].heard_ns = core_.monotonic_ns();
   take_validation(vm, request);
-  core_.launcher().on_report(name, request);
+  core_.node_launcher().on_report(name, request);
   // Metrics are acknowledged at once, so that the node does not hold them longer than it must.
   const bool at_once = !request.metrics.empty();
   const int64_t deadline_ns = core_.monotonic_ns() + (at_once ? 0 : wait_ns);
@@ -70,7 +70,7 @@ void Nodes::sync(const std::string& name, const node::SyncRequest& request, int6
     old->second.deadline_ns = 0;
     const http::Responder earlier = old->second.responder;
     core_.after_commit(
-        [this, name, earlier] { earlier.send(node::to_json(core_.launcher().desired(name))); });
+        [this, name, earlier] { earlier.send(node::to_json(core_.node_launcher().desired(name))); });
     waiting_.erase(old);
   }
   waiting_.emplace(name, Waiting{std::move(responder), request.have_generation, deadline_ns});
@@ -88,13 +88,13 @@ void Nodes::take_validation(const Vm& vm, const node::SyncRequest& request) {
 void Nodes::answer_waiting() {
   std::erase_if(waiting_, [&](auto& item) {
     auto& [name, waiting] = item;
-    const bool changed = core_.launcher().generation(name) != waiting.have_generation;
+    const bool changed = core_.node_launcher().generation(name) != waiting.have_generation;
     if (Status known = check_wanted(core_.state(), name); !known) {
       waiting.responder.fail(known.error());
       return true;
     }
     if (!changed && core_.monotonic_ns() < waiting.deadline_ns) return false;
-    waiting.responder.send(node::to_json(core_.launcher().desired(name)));
+    waiting.responder.send(node::to_json(core_.node_launcher().desired(name)));
     return true;
   });
 }

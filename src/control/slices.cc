@@ -353,7 +353,7 @@ void Slices::node_down(const std::string& name, const std::string& reason) {
   log_warn("node {} on host {} is down: {}", name, vm.host, reason);
   const std::string text = fmt::format("node {} on host {} is down: {}", name, vm.host, reason);
   core_.stage(ledger::NodeDown{name, reason});
-  core_.launcher().on_vm_lost(name, text);
+  core_.node_launcher().on_vm_lost(name, text);
 }
 
 void Slices::delete_unwanted(const Slice& slice) {
@@ -379,7 +379,7 @@ void Slices::delete_unwanted(const Slice& slice) {
           }
           removing_.erase(name);
           core_.stage(ledger::VmDeleted{name});
-          core_.launcher().on_vm_lost(name, "node " + name + " was deleted");
+          core_.node_launcher().on_vm_lost(name, "node " + name + " was deleted");
         };
       });
     });
