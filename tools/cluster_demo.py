@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""make cluster-demo: a Slurm cluster of four nodes in namespaces (tools/testbed). A 4-rank training over Gloo, a node of it killed, the
+job goes on on the others from its checkpoint; torchrun on these; High-Performance Linpack. The nodes share this machine's processors.
+The last thing printed is one JSON object. --without-hpl: all but Linpack, which takes minutes; its fields are null then."""
+
+import ctypes
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from array import array
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(os.environ.get("TH_BIN", ROOT / "build/release"))
+FOLDER = Path(os.environ.get("TH_CLUSTER_DEMO_FOLDER", ROOT / "build/cluster-demo"))
+TESTBED = ROOT / "tools/testbed"
+PACKAGES = ["python3-torch", "hpcc", "libopenblas0-pthread", "openmpi-bin"]
+STEPS, EVERY, VICTIM = 400, 20, "n4"
+HPL_SECONDS, HPL_BLOCK = 20, 192
+
+# With --no-kill the job outlives its nodes: what is left of them goes on from the last checkpoint. Slurm still counts the step
+# on the dead node, hence --overlap.
+JOB = """#!/bin/bash
+#SBATCH --job-name=llama --nodes=4 --ntasks-per-node=1 --no-kill --output={job}/batch.log
+export OMP_NUM_THREADS=1
+for attempt in 1 2 3; do
+  nodes=($(sinfo -h -N -p $SLURM_JOB_PARTITION -n $SLURM_JOB_NODELIST -t alloc,mixed -o %N))
+  TH_ATTEMPT=$attempt srun --nodelist=$(IFS=,; echo "${{nodes[*]}}") --nodes=${{#nodes[@]}} --ntasks=${{#nodes[@]}} \\
+    --overlap --kill-on-bad-exit=1 -D {job} {train} run recipe.yaml && exit
+  echo "attempt $attempt is over"
+  sleep 8  # slurmctld misses a node after 5 s
+done
+exit 1
+"""
+
+
+def say(text):
+    print(f"[{time.monotonic() - START:6.1f} s] {text}", flush=True)
+
+
+def run(machine, *argv, seconds=300, **env):
+    done = subprocess.run([str(TESTBED), "run", str(FOLDER), machine, *map(str, argv)], text=True, capture_output=True,
+                          timeout=seconds, env={**os.environ, **env})
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, argv))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def wait(what, condition, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.2)
+    raise SystemExit(f"waited {seconds} s in vain for {what}")
+
+
+def train():
+    """Returns ranks, the step of the checkpoint that the job went on from, and the last step."""
+    job = FOLDER / "llama"
+    job.mkdir()
+    recipe = (ROOT / "recipes/train/llama-tiny.yaml").read_text().replace("../data", str(ROOT / "recipes/data"))
+    (job / "recipe.yaml").write_text(recipe.replace("steps: 120", f"steps: {STEPS}").replace("every: 10", f"every: {EVERY}"))
+    (job / "job.sh").write_text(JOB.format(job=job, train=BIN / "th-train"))
+    number = run("ctl", "sbatch", "--parsable", job / "job.sh").strip()
+    log = job / "batch.log"
+    wait("the job to start", lambda: log.exists(), 60)
+
+    def text():
+        return log.read_text() if log.exists() else ""
+
+    def last_step():
+        return max([int(s) for s in re.findall(r"step +(\d+)/", text())], default=0)
+
+    wait("the first checkpoints", lambda: last_step() >= 5 * EVERY, 120)
+    first = int(re.search(r"(\d+) ranks", text())[1])
+    say(f"job {number}: {first} ranks on 4 nodes, step {last_step()}; {VICTIM} is killed")
+    subprocess.run([str(TESTBED), "kill", str(FOLDER), VICTIM], check=True)
+    lost = wait("a rank to be missed", lambda: re.search(r"rank \d+ on node n4 .*", text()), 30)
+    say(f"the others say: {lost[0]}")
+    resumed = wait("the job to go on", lambda: re.search(r"resume: from the checkpoint of step (\d+)", text()), 90)
+    left = re.findall(r"(\d+) ranks", text())[-1]
+    say(f"on the nodes that are left, {left} ranks go on from step {resumed[1]}")
+    wait("the end of the training", lambda: "model: written" in text(), 300)
+    losses = re.findall(r"loss ([0-9.]+)", text())
+    say(f"done: loss {losses[0]} at the first step, {losses[-1]} at step {last_step()}")
+    return first, int(resumed[1]), last_step()
+
+
+def torchrun(nodes):
+    text = run("ctl", "srun", "-N", nodes, "--ntasks-per-node=1", "bash", "-c",
+               # Debian's torch 1.13 with its Python 3.11 cannot read its own defaults of these two ("0").
+               f"torchrun --redirects 2 --tee 1 --log_dir {FOLDER}/torch "
+               "--nnodes $SLURM_NTASKS --nproc_per_node 1 --node_rank $SLURM_PROCID --rdzv_id $SLURM_JOB_ID "
+               f"--rdzv_backend c10d --rdzv_endpoint n1:29400 {ROOT}/tools/torch_ddp.py", GLOO_SOCKET_IFNAME="eth0",
+               OMP_NUM_THREADS="1")
+    say(re.search(r"torch: .*", text)[0])
+
+
+def dgemm_gflop_per_s(n=4000):
+    """OpenBLAS on one thread: C = A B of n x n doubles, the best of three."""
+    blas = ctypes.CDLL("libopenblas.so.0")
+    blas.openblas_set_num_threads(1)
+    a, b, c = (array("d", [i / 7 for i in range(7)]) * (n * n // 7 + 1) for _ in range(3))
+    at_a, at_b, at_c = (ctypes.c_void_p(matrix.buffer_info()[0]) for matrix in (a, b, c))
+    best = 0
+    for _ in range(3):
+        start = time.monotonic()
+        blas.cblas_dgemm(101, 111, 111, n, n, n, ctypes.c_double(1), at_a, n, at_b, n, ctypes.c_double(0), at_c, n)
+        best = max(best, 2 * n**3 / (time.monotonic() - start) / 1e9)
+    return best
+
+
+def hpl():
+    """Two processes on one node, as the nodes share two processors. Returns GFLOP/s, and its part of two dgemms at the same time."""
+    folder = FOLDER / "hpl"
+    folder.mkdir()
+    both = run("ctl", "srun", "-N1", "-n2", "/usr/bin/python3", __file__, "--dgemm")
+    peak = sum(float(line) for line in both.split())
+    n = int((1.5 * HPL_SECONDS * 0.85 * peak * 1e9) ** (1 / 3)) // HPL_BLOCK * HPL_BLOCK
+    lines = Path("/usr/share/doc/hpcc/examples/_hpccinf.txt").read_text().splitlines()
+    for line, value in {5: n, 7: HPL_BLOCK, 10: 1, 11: 2}.items():
+        lines[line] = f"{value} " + lines[line].split(maxsplit=1)[1]
+    (folder / "hpccinf.txt").write_text("\n".join(lines) + "\n")
+    say(f"dgemm {peak:.1f} GFLOP/s; Linpack with N = {n}, after the other parts of hpcc (minutes)")
+    run("ctl", "salloc", "-N1", "-n2", "mpirun", "--allow-run-as-root", "-wdir", folder, "hpcc", seconds=900,
+        OPENBLAS_NUM_THREADS="1")
+    text = (folder / "hpccoutf.txt").read_text()
+    gflops = float(re.search(r"HPL_Tflops=([0-9.e+-]+)", text)[1]) * 1000
+    residual = re.search(r"\|\|Ax-b\|\|.*(PASSED|FAILED)", text)[1]
+    if residual != "PASSED":
+        raise SystemExit("Linpack's residual is too large")
+    say(f"Linpack: {gflops:.1f} GFLOP/s, {gflops / peak:.2f} of dgemm; residual {residual}")
+    return gflops, gflops / peak
+
+
+def main():
+    subprocess.run([str(ROOT / "tools/install.sh"), *PACKAGES], check=True)
+    if FOLDER.exists():
+        subprocess.run([str(TESTBED), "down", "slurm", str(FOLDER)], check=False)
+    subprocess.run([str(TESTBED), "up", "slurm", str(FOLDER)], check=True)
+    try:
+        ranks, resumed, last = train()
+        torchrun(3)
+        gflops, efficiency = (None, None) if "--without-hpl" in sys.argv else hpl()
+    except BaseException:
+        for log in (FOLDER / "llama/batch.log", FOLDER / "log/slurmctld.log"):
+            if log.exists():
+                print(f"--- {log}", *log.read_text().splitlines()[-12:], sep="\n", file=sys.stderr)
+        raise
+    finally:
+        subprocess.run([str(TESTBED), "down", "slurm", str(FOLDER)], check=True)
+    print(json.dumps({"nodes": 4, "ranks": ranks, "node_killed": VICTIM, "resumed_from_step": resumed, "last_step": last,
+                      "hpl_gflop_per_s": gflops and round(gflops, 1), "hpl_efficiency": efficiency and round(efficiency, 3),
+                      "seconds": round(time.monotonic() - START, 1)}))
+
+
+if __name__ == "__main__":
+    START = time.monotonic()
+    if sys.argv[1:] == ["--dgemm"]:
+        print(dgemm_gflop_per_s())
+    else:
+        main()
