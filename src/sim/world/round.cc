@@ -382,13 +382,11 @@ bool Round::settle() {
     buyers_->give_back(core.state());
     if (undeploying_) buyers_->undeploy(core.state());
   }
-  std::string left;
-  for (const auto& [vm, machine] : cloud_.machines()) left += " VM " + vm;
-  if (!left.empty()) violation(kLeakedVm, "nobody asks for them and they are still there:" + left);
-  left.clear();
-  for (const auto& id : plane_->controller().core.active_slices()) left += " " + id;
-  for (const auto& [id, job] : plane_->controller().core.active_jobs()) left += " " + id;
-  for (const auto& [id, job] : plane_->controller().core.queued_jobs()) left += " " + id;
+  std::string leaked, left;
+  for (const auto& [vm, machine] : cloud_.machines()) leaked += " VM " + vm;
+  if (!leaked.empty()) violation(kLeakedVm, "nobody asks for them and they are still there:" + leaked);
+  for (const auto& [id, slice] : plane_->state().slices) left += slice.live() ? " " + id : "";
+  for (const auto& [id, job] : plane_->state().jobs) left += job.ended() ? "" : " " + id;
   for (const auto& [name, of] : plane_->state().reservations) left += " reservation " + name;
   if (!undeploying_ && !all_serve()) left += " a deployment without its replica";
   if (!gateway_->settled()) left += " usage records";
