@@ -69,15 +69,47 @@ TEST_F(ControlTest, IfTheVmsCannotBeMadeNothingIsLeftAndNothingIsPaid) {
   EXPECT_THAT(w->c->core.active_slices(), IsEmpty()) << "its hosts are free again";
 }
 
-TEST_F(ControlTest, ANodeThatNeverDialsInFailsTheWholeSlice) {
+TEST_F(ControlTest, ANodeThatNeverDialsInIsReplacedByOneOnAnotherHost) {
   ASSERT_TRUE(w->c->slices.hold({"demo", 4, "LOCAL", kHour, 0, {}}, w->c->jobs.reservations()));
   ASSERT_TRUE(w->c->slices.commit("demo"));
   w->settle();
-  ASSERT_EQ(w->provider.vms.size(), 2u);
+  const std::string bad = w->c->core.state().vms.at("demo-1").host;
   w->c->core.stage(ledger::NodeValidated{"demo-0", "b", "127.0.0.1"});
   w->pass(61 * kSecond);
   w->settle();
+  EXPECT_EQ(w->slice("demo").state, SliceState::kStarting);
+  EXPECT_EQ(w->provider.vms.count("demo-1"), 0u);
+  ASSERT_EQ(w->provider.vms.count("demo-2"), 1u);
+  EXPECT_NE(w->provider.vms.at("demo-2").host, bad);
+  EXPECT_THAT(w->provider.creates, ElementsAre("slice-1", "demo-2")) << "the others were not made again";
+  w->restart();
+  w->validate_nodes();
+  w->settle();
+  EXPECT_EQ(w->slice("demo").state, SliceState::kReady);
+  EXPECT_EQ(w->slice("demo").metered_gpus, 4);
+}
+
+TEST_F(ControlTest, ASliceWhoseNodesNeverComeUpFailsInTheEndWithTheReason) {
+  ASSERT_TRUE(w->c->slices.hold({"demo", 4, "LOCAL", kHour, 0, {}}, w->c->jobs.reservations()));
+  ASSERT_TRUE(w->c->slices.commit("demo"));
+  for (int i = 0; i < 8; ++i) w->settle(), w->pass(61 * kSecond);
+  w->settle();
   EXPECT_EQ(w->slice("demo").state, SliceState::kFailed);
+  EXPECT_THAT(w->slice("demo").reason, HasSubstr("did not come up within 1m"));
+  EXPECT_THAT(w->slice("demo").reason, HasSubstr("were replaced before it"));
+  EXPECT_THAT(w->provider.vms, IsEmpty());
+}
+
+TEST_F(ControlTest, WhereNoOtherHostIsLeftASliceWithADeadNodeFails) {
+  ASSERT_TRUE(w->c->slices.hold({"demo", 8, "LOCAL", kHour, 0, {}}, w->c->jobs.reservations()));
+  ASSERT_TRUE(w->c->slices.commit("demo"));
+  w->settle();
+  for (int i = 0; i < 3; ++i)
+    w->c->core.stage(ledger::NodeValidated{"demo-" + std::to_string(i), "b", "127.0.0.1"});
+  w->pass(61 * kSecond);
+  w->settle();
+  EXPECT_EQ(w->slice("demo").state, SliceState::kFailed);
+  EXPECT_THAT(w->slice("demo").reason, HasSubstr("no host can take the place"));
   EXPECT_THAT(w->provider.vms, IsEmpty());
 }
 

@@ -8,6 +8,7 @@ Controller::Controller(CoreParts parts)
       slices(core),
       jobs(core, slices, output),
       nodes(core, slices, output),
+      notices(core, slices, jobs),
       deployments(core, jobs) {}
 
 Result<std::unique_ptr<Controller>> Controller::start(CoreParts parts) {
@@ -35,6 +36,7 @@ Status Controller::step() {
   jobs.step();
   slices.step();
   nodes.step();
+  notices.step();
   jobs.step();
   deployments.step();
   TH_RETURN_IF_ERROR(core.commit());

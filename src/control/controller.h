@@ -7,6 +7,7 @@
 #include "control/job_output.h"
 #include "control/jobs.h"
 #include "control/nodes.h"
+#include "control/notices.h"
 #include "control/slices.h"
 #include "control/timeline.h"
 
@@ -28,6 +29,7 @@ class Controller {
   Slices slices;
   Jobs jobs;
   Nodes nodes;
+  Notices notices;
   Deployments deployments;
   Timeline timeline;
 

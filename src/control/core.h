@@ -96,6 +96,9 @@ class Core {
   /// The same, with the host itself back in the pool as far as this slice holds it: for a slice that lost it.
   reserve::Snapshot snapshot_without_share(const std::string& slice, const std::string& host) const;
   void suspect_host(const std::string& host);
+  /// VMs that the cloud is about to take away: nothing new is placed there.
+  void set_leaving(std::set<std::string> vms) { leaving_ = std::move(vms); }
+  bool is_leaving(const std::string& vm) const { return leaving_.count(vm) > 0; }
 
   // What is worth looking at on each step: not ended, or with something left to clean up.
   const std::set<std::string, ledger::IdLess>& active_slices() const { return active_slices_; }
@@ -125,6 +128,7 @@ class Core {
   std::map<std::string, reserve::Claim> claims_;  // by slice id, and by "reservation NAME"
   std::set<std::string, ledger::IdLess> active_slices_;
   ledger::ById<const ledger::Job*> active_jobs_, queued_jobs_;
+  std::set<std::string> leaving_;
   std::map<std::string, int64_t> suspects_;  // host → monotonic time until which
   std::vector<std::function<void()>> actions_;
 };

@@ -21,6 +21,14 @@ struct Waiting {
 
 Waiting waiting_of(const reserve::Refusal& refusal);
 
+/// What a job that is not submitted could expect.
+struct Estimate {
+  std::optional<reserve::Plan> plan;  // none: nobody can say when
+  std::string partition, series;      // partition: empty, it would get a slice of its own
+  int64_t price_microusd = 0;
+  Waiting waiting;  // why not now; no code: it would start now
+};
+
 using SpecOf = std::function<const request::JobSpec&(const ledger::Job&)>;
 
 /// The jobs that a dependency's "job-12" or "12_3" means: a job, or every task of the array of that number.

@@ -226,6 +226,36 @@ TEST_F(HostsControlTest, NothingIsMovedThatTheGangWinsLessByThanItCosts) {
   EXPECT_EQ(w->c->jobs.waiting(gang)->code, "topology");
 }
 
+TEST_F(HostsControlTest, BeforeAnEvictionTheRanksSaveTheirWorkAndTheSliceGetsAnotherNode) {
+  w->ready_slice("demo", 4);
+  request::JobSpec in_slice = spec(4);
+  in_slice.slice = "demo";
+  const std::string job = submit(in_slice);
+  ASSERT_EQ(w->job(job).state, JobState::kRunning);
+  const std::string vm = w->slice("demo").vms[0], host = w->c->core.state().vms.at(vm).host;
+  w->provider.notices = {{"n1", vm, cloud::NoticeKind::kFreeze, 0, ""}};
+  w->pass(kSecond), w->settle();
+  EXPECT_TRUE(w->job(job).attempt_open) << "it stands still and goes on";
+  w->provider.notices = {{"n2", vm, cloud::NoticeKind::kPreempt, w->env.now_ns + 30 * kSecond, ""}};
+  w->pass(2 * kSecond), w->settle();
+  EXPECT_FALSE(w->job(job).attempt_open);
+  EXPECT_THAT(w->job(job).reason, HasSubstr("by the cloud: preempt of node " + vm));
+  EXPECT_EQ(w->provider.notices.size(), 1u) << "its ranks are still saving their work";
+  EXPECT_EQ(w->provider.vms.count(vm), 1u);
+  w->restart(), w->settle();
+  w->report_gone(job);
+  w->settle();
+  EXPECT_EQ(w->provider.notices.size(), 0u) << "it may come at once";
+  EXPECT_EQ(w->provider.vms.count(vm), 0u);
+  w->pass(2 * kSecond), up(), up();
+  EXPECT_EQ(w->job(job).state, JobState::kRunning);
+  EXPECT_EQ(w->job(job).attempt, 2);
+  EXPECT_EQ(w->job(job).lost_steps, 0);
+  EXPECT_EQ(w->job(job).retries_used, 0);
+  for (const ledger::Rank& rank : w->job(job).ranks) EXPECT_NE(rank.place.vm, vm);
+  for (const ledger::Share& share : w->slice("demo").terms.hosts) EXPECT_NE(share.host, host);
+}
+
 TEST_F(HostsControlTest, AJobGrowsWithItsSliceAtACheckpoint) {
   w->ready_slice("demo", 8);
   request::JobSpec elastic = spec(8);

@@ -295,7 +295,7 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Runni
   std::vector<reserve::HostGpus> hosts;
   for (const ledger::Share& share : slice.terms.hosts) {
     const ledger::Vm* vm = live_vm(core_.state(), slice, share.host);
-    if (!vm || vm->state != ledger::VmState::kReady) continue;
+    if (!vm || vm->state != ledger::VmState::kReady || core_.is_leaving(vm->id)) continue;
     hosts.push_back({*core_.fleet().find_host(share.host), reserve::all_gpus(vm->gpus)});
   }
   std::sort(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) { return a.host < b.host; });

@@ -20,14 +20,6 @@ namespace th::control {
 
 inline constexpr int64_t kDefaultBatchNs = kHour;  // of a slice made for one job that names no time
 
-/// What a job that is not submitted could expect.
-struct Estimate {
-  std::optional<reserve::Plan> plan;  // none: nobody can say when
-  std::string partition, series;      // partition: empty, it would get a slice of its own
-  int64_t price_microusd = 0;
-  Waiting waiting;  // why not now; no code: it would start now
-};
-
 class Jobs {
  public:
   Jobs(Core& core, Slices& slices, JobOutput& output);
@@ -52,6 +44,10 @@ class Jobs {
   void close() { closing_ = true; }
   /// Takes in what the launcher has to tell.
   void take_events();
+  /// Batch jobs with ranks on the node save their work and are put back; `ends_ns`: until when.
+  void evacuate(const std::string& vm, const std::string& why, int64_t ends_ns);
+  /// Whether ranks may be left there.
+  bool runs_on(const std::string& vm) const;
 
   /// The same with the smallest change, which long queues leave out. Cost: a look at the queue.
   void explain(const std::string& job);

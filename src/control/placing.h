@@ -1,6 +1,6 @@
 #pragma once
-// What a job asks of the hosts: how many GPUs where, and on which hosts its own words let it run (sbatch's -w,
-// -x and -C). Pure.
+// What a job asks of the hosts: how many GPUs where, and on which hosts its own words let it run (sbatch's
+// -w, -x and -C). Pure.
 
 #include <string>
 #include <vector>

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "control/batch.h"
 #include "control/jobs.h"
 #include "control/placing.h"
 
@@ -197,6 +198,24 @@ void Jobs::preempt_job(const Job& job, const std::string& by, const std::string&
   core_.stage(ledger::AttemptEnded{id, reason, job.attempt, last ? std::max<int64_t>(0, last->step) : 0, 0,
                                    false, false});
   core_.launcher().stop(id);
+}
+
+bool Jobs::runs_on(const std::string& vm) const {
+  return std::ranges::any_of(core_.active_jobs(), [&](const auto& active) {
+    const std::vector<ledger::RankPlace> places = places_of(*active.second);
+    return (active.second->attempt_open || gangs_.count(active.first)) &&
+           std::ranges::find(places, vm, &ledger::RankPlace::vm) != places.end();
+  });
+}
+
+void Jobs::evacuate(const std::string& vm, const std::string& why, int64_t ends_ns) {
+  const auto active = core_.active_jobs();
+  for (const auto& [id, job] : active) {
+    const std::vector<ledger::RankPlace> places = places_of(*job);
+    const bool here = std::ranges::find(places, vm, &ledger::RankPlace::vm) != places.end();
+    if (here && job->attempt_open && !job->cancelling() && job->submitted.kind == "batch")
+      preempt_job(*job, "the cloud", why, ends_ns);
+  }
 }
 
 /// Nothing of the preempted attempt is left.

@@ -19,7 +19,6 @@ using ledger::Vm;
 using ledger::VmState;
 
 constexpr int64_t kStartTimeoutNs = 60 * kSecond;
-constexpr int64_t kRepairIntervalNs = kSecond;
 constexpr int64_t kCreateTimeoutNs = 30 * kSecond;
 constexpr int64_t kRemoveTimeoutNs = 30 * kSecond;
 
@@ -165,20 +164,14 @@ void Slices::start(const Slice& slice) {
     return;
   }
   bool all_ready = true;
-  for (const std::string& name : slice.vms) {
-    const Vm& vm = core_.state().vms.at(name);
-    if (vm.state == VmState::kDown) {
-      core_.stage(ledger::SliceFailed{id, fmt::format("node {} on host {}: {}", vm.id, vm.host, vm.reason)});
-      return;
-    }
+  for (const Share& share : slice.terms.hosts) {
+    const Vm* vm = live_vm(core_.state(), slice, share.host);
     // Nobody could be heard while the controller was away.
-    if (vm.state != VmState::kReady &&
-        core_.now_ns() - std::max(vm.requested_ns, since_ns_) > kStartTimeoutNs) {
-      core_.stage(ledger::SliceFailed{id, fmt::format("node {} on host {} did not come up within {}", vm.id,
-                                                      vm.host, format_duration(kStartTimeoutNs))});
-      return;
-    }
-    all_ready = all_ready && vm.state == VmState::kReady;
+    const bool late = vm && vm->state != VmState::kReady &&
+                      core_.now_ns() - std::max(vm->requested_ns, since_ns_) > kStartTimeoutNs;
+    if (late) node_down(vm->id, "it did not come up within " + format_duration(kStartTimeoutNs));
+    if (!vm || late) return replace_at_start(slice, Share(share));
+    all_ready = all_ready && vm->state == VmState::kReady;
   }
   if (all_ready) core_.stage(ledger::SliceReady{id, {}});
 }
@@ -243,44 +236,6 @@ void Slices::request_vm(const Slice& slice, const Share& share) {
   core_.stage(ledger::VmRequested{fmt::format("{}-{}", base, n), slice.terms.slice, share.host, share.gpus});
 }
 
-void Slices::repair(const Slice& slice) {
-  const std::string& id = slice.terms.slice;
-  const ledger::State& state = core_.state();
-  const auto lost = std::find_if(slice.terms.hosts.begin(), slice.terms.hosts.end(), [&](const Share& share) {
-    return live_vm(state, slice, share.host) == nullptr;
-  });
-  if (lost == slice.terms.hosts.end()) {
-    repair_notes_.erase(id);
-    return;
-  }
-  int64_t& next_ns = next_repair_ns_[id];
-  if (core_.monotonic_ns() < next_ns) return;
-  next_ns = core_.monotonic_ns() + kRepairIntervalNs;
-  const Share share = *lost;
-  reserve::Request request;
-  request.name = slice.terms.name, request.gpus = share.gpus, request.series = slice.terms.series;
-  request.duration_ns = slice.terms.end_ns - core_.now_ns();
-  reserve::Policy policy;
-  policy.find_changes = false;
-  // Its own host serves again once nothing of the lost VM is left there.
-  const auto snapshot = has_vm_on(slice, share.host) ? core_.snapshot_without_suspects()
-                                                     : core_.snapshot_without_share(id, share.host);
-  auto plan = reserve::decide(snapshot, request, policy, core_.now_ns());
-  if (!plan) {
-    repair_notes_[id] =
-        fmt::format("no host can take the place of {} now: {}", share.host, plan.error().text);
-    return;
-  }
-  const std::vector<Share> replacement = shares_of(*plan, core_.fleet());
-  if (replacement.size() != 1 || replacement[0].gpus != share.gpus) {
-    repair_notes_[id] = fmt::format("no single host has the {} GPUs that {} had", share.gpus, share.host);
-    return;
-  }
-  repair_notes_.erase(id);
-  core_.stage(ledger::SliceHostReplaced{id, share.host, replacement[0]});
-  request_vm(slice, replacement[0]);
-}
-
 void Slices::finish_release(const Slice& slice) {
   const bool vms_left = std::any_of(slice.vms.begin(), slice.vms.end(), [&](const std::string& vm) {
     return core_.state().vms.at(vm).state != VmState::kDeleted;
@@ -301,12 +256,17 @@ void Slices::create_requested(const Slice& slice) {
   // What was asked for and is not wanted any more is removed, whether it was made or not.
   if (creating_.count(id) || (slice.state != SliceState::kStarting && slice.state != SliceState::kReady))
     return;
+  // The first gang and what a slice grows by are made as a whole; a replacement is one of its own.
+  const bool first =
+      slice.state == SliceState::kStarting && std::ranges::all_of(slice.vms, [&](const std::string& name) {
+        return core_.state().vms.at(name).state == VmState::kRequested;
+      });
   cloud::CreateVms request;
   std::vector<std::string> names;
   for (const std::string& name : slice.vms) {
     const Vm& vm = core_.state().vms.at(name);
     if (vm.state != VmState::kRequested) continue;
-    const bool together = slice.state == SliceState::kStarting || is_added(slice, vm.host);
+    const bool together = first || is_added(slice, vm.host);
     if (!together && !names.empty()) continue;
     cloud::VmSpec spec;
     spec.vm = vm.id, spec.host = vm.host, spec.series = slice.terms.series,
@@ -315,11 +275,10 @@ void Slices::create_requested(const Slice& slice) {
       spec.group = static_cast<int>(group->second);
     request.vms.push_back(std::move(spec));
     names.push_back(vm.id);
-    // The first gang and what a slice grows by are made as a whole; a replacement is one of its own.
     if (!together) break;
   }
   if (names.empty()) return;
-  request.client_token = slice.state == SliceState::kStarting ? id : names[0];
+  request.client_token = first ? id : names[0];
   creating_.insert(id);
   core_.after_commit([this, id, names, request] {
     core_.offload([this, id, names, request]() -> std::function<void()> {
@@ -339,7 +298,8 @@ void Slices::created(const std::string& slice_id, const std::vector<std::string>
   const Slice& slice = core_.state().slices.at(slice_id);
   const std::string reason = "could not be created: " + made.error().message;
   log_warn("slice {}: {}", slice.terms.name, reason);
-  if (slice.state == SliceState::kStarting) core_.stage(ledger::SliceFailed{slice_id, "its VMs " + reason});
+  if (slice.state == SliceState::kStarting && vms.size() == slice.vms.size())
+    core_.stage(ledger::SliceFailed{slice_id, "its VMs " + reason});
   for (const std::string& vm : vms) {
     core_.suspect_host(core_.state().vms.at(vm).host);
     core_.stage(ledger::NodeDown{vm, reason});

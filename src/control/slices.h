@@ -77,6 +77,8 @@ class Slices {
   void step_slice(const ledger::Slice& slice);
   void start(const ledger::Slice& slice);
   void repair(const ledger::Slice& slice);
+  Result<ledger::Share> replacement_for(const ledger::Slice& slice, const ledger::Share& lost) const;
+  void replace_at_start(const ledger::Slice& slice, const ledger::Share& lost);
   void finish_release(const ledger::Slice& slice);
   void create_requested(const ledger::Slice& slice);
   void created(const std::string& slice, const std::vector<std::string>& vms,

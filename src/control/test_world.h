@@ -55,7 +55,14 @@ class FakeProvider final : public cloud::Provider {
     return {};
   }
 
+  Result<std::vector<cloud::Notice>> events(int64_t) override { return notices; }
+  Status acknowledge(std::string_view id, int64_t) override {
+    std::erase_if(notices, [&](const cloud::Notice& notice) { return notice.id == id; });
+    return {};
+  }
+
   std::map<std::string, cloud::VmState> vms;
+  std::vector<cloud::Notice> notices;
   std::vector<std::string> creates;  // client tokens, in order
   std::vector<cloud::VmSpec> specs;  // that were to be made, in order
   std::string refuse;                // not empty: create() fails with it

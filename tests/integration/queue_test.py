@@ -101,6 +101,25 @@ class QueueTest(ClusterTest):
         c.api("DELETE", f"/api/v1/jobs/{job}")
         c.wait_job(job, ("cancelled",))
 
+    def test_before_an_eviction_a_training_job_saves_its_step_and_goes_on_elsewhere(self):
+        c = self.cluster
+        c.slice("demo", 4)
+        job = c.submit(c.recipe("evicted", steps=1500, every=100000, gpus="4\nslice: demo"))
+        steps = lambda event: [m["step"] for m in c.api("GET", f"/api/v1/jobs/{job}/metrics")["items"] if m["event"] == event]
+        wait_for("it trains", lambda: steps("progress"), 60)
+        node = c.job(job)["ranks"][0]["node"]
+        (c.state / "vms" / node / "notice.json").write_text('{"kind": "preempt", "in_s": 30}')
+        told = time.monotonic()
+        resumed = wait_for("it resumes", lambda: steps("resume"), 60)
+        self.assertLess(time.monotonic() - told, 30, "before the VM would have been taken")
+        self.assertEqual(resumed, steps("checkpoint"))
+        now = c.job(job)
+        self.assertEqual((now["attempt"], now["lost_steps"], now["retries_used"]), (2, 0, 0))
+        self.assertNotIn(node, {rank["node"] for rank in now["ranks"]})
+        self.assertFalse((c.state / "vms" / node).exists())
+        c.api("DELETE", f"/api/v1/jobs/{job}")
+        c.wait_job(job, ("cancelled",))
+
     def test_a_job_that_saves_its_work_is_moved_so_that_a_gang_can_start(self):
         c = self.cluster
         keeps = COUNTER.replace("    step += 1\n", "    step += 1\n    if step == 5:\n"
