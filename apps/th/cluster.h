@@ -11,6 +11,7 @@ namespace th::cli {
 struct UpOptions {
   std::string fleet;   // empty: the fleet that the state folder has already
   std::string policy;  // empty: the one that the state folder has already, else none
+  std::string cloud = {};  // the same
   int port = 7070;
   int gateway_port = 7080;
 };

@@ -106,6 +106,11 @@ Result<Daemon> start_controller(const Context& context, const UpOptions& options
       return fail(Code::kNotFound, fmt::format("policy file {} is not there", options.policy));
     argv.insert(argv.end(), {"--policy", fs::absolute(options.policy)});
   }
+  if (!options.cloud.empty()) {
+    if (!fs::is_regular_file(options.cloud, ec))
+      return fail(Code::kNotFound, fmt::format("cloud file {} is not there", options.cloud));
+    argv.insert(argv.end(), {"--cloud", fs::absolute(options.cloud)});
+  }
   TH_RETURN_IF_ERROR(make_state(context.state));
   return start_daemon(argv, context.state / "controld.json", context.state / "controld.log");
 }
@@ -224,6 +229,8 @@ void add_up(CLI::App& app, Verb& verb) {
   up->add_option("--fleet", options->fleet, "fleet file (default: the one that the state folder has)");
   up->add_option("--policy", options->policy,
                  "accounts, QOS and priorities (default: those of the state folder)");
+  up->add_option("--cloud", options->cloud,
+                 "where VMs come from (docs/azure.md; default: that of the state folder, else this machine)");
   up->add_option("--port", options->port, "port of the controller, 0: any")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/units.h"
 
 namespace th::cloud {
 
@@ -74,13 +75,9 @@ struct VmState {
   int64_t created_ns = 0, ended_ns = 0;
 };
 
-enum class NoticeKind {
-  kPreempt,    // taken away: a spot VM
-  kTerminate,  // deleted by its owner
-  kReboot,
-  kRedeploy,  // moved to another host; what lies on its local disk is lost
-  kFreeze,    // stands still for some seconds
-};
+/// Taken away (a spot VM), deleted by its owner, rebooted, moved to another host (what lies on its local disk
+/// is lost), standing still for some seconds.
+enum class NoticeKind { kPreempt, kTerminate, kReboot, kRedeploy, kFreeze };
 std::string_view notice_name(NoticeKind kind);  // "preempt", ...
 std::optional<NoticeKind> notice_from_name(std::string_view name);
 
@@ -93,6 +90,12 @@ struct Notice {
   std::string detail;         // for people
 };
 
+/// How long a controller waits at most.
+struct Patience {
+  int64_t create_ns = 30 * kSecond, remove_ns = 30 * kSecond, list_ns = 10 * kSecond;
+  int64_t boot_ns = 60 * kSecond;  // from the request to the node's first word
+};
+
 /// Thread: safe from any thread; calls block up to their `timeout_ns`, so the loop thread hands them to a
 /// worker.
 class Provider {
@@ -101,6 +104,10 @@ class Provider {
 
   /// Whether it makes VMs of this series at all. Does not block. Errors: kUnsatisfiable.
   virtual Status check_series(std::string_view series) const = 0;
+
+  virtual Patience patience() const { return {}; }
+  /// The process is about to end: calls under way fail soon, with kDeadlineExceeded or kUnavailable.
+  virtual void interrupt() {}
 
   /// What the VMs would cost, if they can be had as far as the cloud tells without making them. Errors:
   /// kUnsatisfiable (not offered here: another series, zone or region), kResourceExhausted (the quota is too

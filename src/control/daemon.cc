@@ -12,8 +12,8 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/units.h"
-#include "cloud/local/provider.h"
 #include "control/api.h"
+#include "control/clouds.h"
 
 namespace th::control {
 namespace {
@@ -21,8 +21,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kPeriodMs = 100;
-constexpr int kWorkers = 4;
+constexpr int kWorkers = 4, kRemoteWorkers = 16;  // the latter wait for a cloud most of their time
 constexpr int64_t kReleaseTimeoutNs = 60 * kSecond;
+constexpr size_t kMaxCloudBytes = size_t{64} << 10;
 constexpr size_t kMaxPolicyBytes = size_t{1} << 20;
 constexpr size_t kMaxFleetBytes = size_t{16} << 20;
 
@@ -78,6 +79,7 @@ class Daemon::Impl {
   Status open_state(const DaemonOptions& options);
   Status open_fleet(const DaemonOptions& options);
   Status open_policy(const DaemonOptions& options);
+  Status open_cloud_file(const DaemonOptions& options);
   Status write_state();
   Status write_keys();
   Status open_server(const DaemonOptions& options);
@@ -100,7 +102,7 @@ class Daemon::Impl {
   std::unique_ptr<http::Server> server_;
   std::unique_ptr<Workers> workers_;
   reserve::QueuePolicy policy_;
-  std::string url_, gateway_token_, admin_key_, fleet_text_, policy_text_;
+  std::string url_, gateway_token_, admin_key_, fleet_text_, policy_text_, cloud_text_;
   std::optional<int64_t> release_deadline_ns_;
   std::optional<Error> closing_;  // why commands are refused for good
   bool stuck_ = false;
@@ -130,7 +132,10 @@ Status Daemon::Impl::open_state(const DaemonOptions& options) {
   TH_RETURN_IF_ERROR(check_fits(*fleet_, ledger_->state()));
   TH_TRY(gateway_token_, read_or_make_secret(dir_ / "gateway.token"));
   TH_TRY(admin_key_, read_or_make_secret(dir_ / "admin.key"));
+  TH_RETURN_IF_ERROR(open_cloud_file(options));
   TH_RETURN_IF_ERROR(open_server(options));
+  TH_TRY(provider_,
+         open_cloud(cloud_text_, options.cloud_file.value_or(dir_ / "cloud.yaml").string(), {dir_, url_}));
   if (::chmod(dir_.c_str(), 0711) != 0) return fail(errno_error("state folder " + dir_.string(), errno));
   TH_RETURN_IF_ERROR(write_state());
   TH_TRY(registry_, registry::Registry::open(dir_ / "models"));
@@ -160,7 +165,25 @@ Status Daemon::Impl::open_policy(const DaemonOptions& options) {
   return {};
 }
 
+/// Without a file: VMs of this machine.
+Status Daemon::Impl::open_cloud_file(const DaemonOptions& options) {
+  const auto kept = read_file(dir_ / "cloud.yaml", kMaxCloudBytes);
+  if (!kept && kept.error().code != Code::kNotFound) return fail(kept.error());
+  cloud_text_ = kept ? *kept : "";
+  if (!options.cloud_file) return {};
+  TH_TRY(std::string text, read_file(*options.cloud_file, kMaxCloudBytes));
+  if (text != cloud_text_ && has_nodes()) {
+    return fail(
+        Code::kFailedPrecondition,
+        fmt::format("{}: differs from the cloud that VMs of this state come from; release the slices first",
+                    options.cloud_file->string()));
+  }
+  cloud_text_ = std::move(text);
+  return {};
+}
+
 Status Daemon::Impl::write_state() {
+  if (!cloud_text_.empty()) TH_RETURN_IF_ERROR(write_file_durable(dir_ / "cloud.yaml", cloud_text_));
   const std::string policy_sha256 = sha256_hex(policy_text_);
   if (ledger_->state().policy_sha256 != policy_sha256) {
     TH_RETURN_IF_ERROR(write_file_durable(dir_ / "policy.yaml", policy_text_));
@@ -230,11 +253,8 @@ Status Daemon::Impl::open_server(const DaemonOptions& options) {
 }
 
 Status Daemon::Impl::open_controller() {
-  cloud::LocalProviderOptions local;
-  local.state_dir = dir_, local.controller_url = url_;
-  TH_TRY(provider_, cloud::make_local_provider(local));
   launcher_.emplace(Env::real().unix_ns());
-  workers_ = std::make_unique<Workers>(loop_, kWorkers);
+  workers_ = std::make_unique<Workers>(loop_, cloud_text_.empty() ? kWorkers : kRemoteWorkers);
   CoreParts parts{Env::real(),
                   *ledger_,
                   fleet_,
@@ -292,6 +312,7 @@ void Daemon::Impl::shut_down(bool nodes) {
 
 Daemon::Impl::~Impl() {
   loop_.stop();
+  if (provider_) provider_->interrupt();
   workers_.reset();
   server_.reset();
 }

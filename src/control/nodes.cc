@@ -20,8 +20,6 @@ constexpr int64_t kSuspectNs = 5 * kSecond;
 constexpr int64_t kSilentNs = 15 * kSecond;
 constexpr int64_t kFirstWordNs = 30 * kSecond;
 constexpr int64_t kAskIntervalNs = kSecond;
-constexpr int64_t kListTimeoutNs = 10 * kSecond;
-constexpr int64_t kRemoveTimeoutNs = 30 * kSecond;
 
 bool is_up(const Vm& vm) { return vm.state == VmState::kUp || vm.state == VmState::kReady; }
 
@@ -147,7 +145,7 @@ void Nodes::ask_provider() {
   const int64_t asked_ns = core_.monotonic_ns();
   core_.after_commit([this, asked_ns] {
     core_.offload([this, asked_ns]() -> std::function<void()> {
-      auto there = core_.provider().list(kListTimeoutNs);
+      auto there = core_.provider().list(core_.provider().patience().list_ns);
       return [this, asked_ns, there] {
         asking_ = false;
         next_ask_ns_ = core_.monotonic_ns() + kAskIntervalNs;
@@ -193,7 +191,7 @@ void Nodes::remove_orphan(const std::string& vm) {
   log_warn("VM {} belongs to no slice; deleting it", vm);
   core_.after_commit([this, vm] {
     core_.offload([this, vm]() -> std::function<void()> {
-      Status removed = core_.provider().remove(vm, kRemoveTimeoutNs);
+      Status removed = core_.provider().remove(vm, core_.provider().patience().remove_ns);
       return [this, vm, removed] {
         orphans_.erase(vm);
         if (!removed) log_warn("VM {}: could not be deleted: {}", vm, removed.error().message);

@@ -18,10 +18,6 @@ using ledger::SliceState;
 using ledger::Vm;
 using ledger::VmState;
 
-constexpr int64_t kStartTimeoutNs = 60 * kSecond;
-constexpr int64_t kCreateTimeoutNs = 30 * kSecond;
-constexpr int64_t kRemoveTimeoutNs = 30 * kSecond;
-
 bool has_host(const std::vector<Share>& shares, const std::string& host) {
   return std::ranges::find(shares, host, &Share::host) != shares.end();
 }
@@ -167,9 +163,11 @@ void Slices::start(const Slice& slice) {
   for (const Share& share : slice.terms.hosts) {
     const Vm* vm = live_vm(core_.state(), slice, share.host);
     // Nobody could be heard while the controller was away.
-    const bool late = vm && vm->state != VmState::kReady &&
-                      core_.now_ns() - std::max(vm->requested_ns, since_ns_) > kStartTimeoutNs;
-    if (late) node_down(vm->id, "it did not come up within " + format_duration(kStartTimeoutNs));
+    const bool late =
+        vm && vm->state != VmState::kReady &&
+        core_.now_ns() - std::max(vm->requested_ns, since_ns_) > core_.provider().patience().boot_ns;
+    if (late)
+      node_down(vm->id, "it did not come up within " + format_duration(core_.provider().patience().boot_ns));
     if (!vm || late) return replace_at_start(slice, Share(share));
     all_ready = all_ready && vm->state == VmState::kReady;
   }
@@ -282,7 +280,7 @@ void Slices::create_requested(const Slice& slice) {
   creating_.insert(id);
   core_.after_commit([this, id, names, request] {
     core_.offload([this, id, names, request]() -> std::function<void()> {
-      auto made = core_.provider().create(request, kCreateTimeoutNs);
+      auto made = core_.provider().create(request, core_.provider().patience().create_ns);
       return [this, id, names, made] { created(id, names, made); };
     });
   });
@@ -330,7 +328,7 @@ void Slices::delete_unwanted(const Slice& slice) {
     removing_[name] = INT64_MAX;
     core_.after_commit([this, name] {
       core_.offload([this, name]() -> std::function<void()> {
-        Status removed = core_.provider().remove(name, kRemoveTimeoutNs);
+        Status removed = core_.provider().remove(name, core_.provider().patience().remove_ns);
         return [this, name, removed] {
           if (!removed) {
             log_warn("VM {}: could not be deleted: {}; trying again", name, removed.error().message);

@@ -354,9 +354,15 @@ http::Response Emulator::reservation_groups(const http::Request& request,
     const bool full =
         way.size() == 1 && reservations_.lower_bound(name + "/") != reservations_.lower_bound(name + "0");
     if (full) return fault(409, "OperationNotAllowed", "the group still holds reservations");
-    return begin(between(kSecond, 20 * kSecond), true, [&kept, name](Operation&) { kept.erase(name); });
+    leaving_.insert(name);
+    return begin(between(kSecond, 20 * kSecond), true, [this, &kept, name](Operation&) {
+      kept.erase(name);
+      leaving_.erase(name);
+    });
   }
   if (way.size() == 3 && !groups_.count(way[0])) return fault(404, "ResourceNotFound", "no such group");
+  if (leaving_.count(name) || leaving_.count(way[0]))
+    return fault(409, "OperationNotAllowed", "Another operation is in progress.");
   if (way.size() == 3 && chance(faults.no_capacity))
     return fault(409, "AllocationFailed", "emulated: no room");
   Json body = *parsed;

@@ -10,6 +10,8 @@
 
 #include <functional>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -160,6 +162,7 @@ class Emulator {
   std::map<std::string, int64_t> tokens_;                             // to when they are good
   std::map<std::string, ScaleSet> sets_;
   std::map<std::string, Json> groups_, reservations_;  // by name; by "group/name"
+  std::set<std::string> leaving_;                      // of both, being deleted
   std::map<std::string, Operation> operations_;
   std::map<std::string, Event> events_;
   std::vector<Instance> ended_;

@@ -27,10 +27,10 @@ Result<std::unique_ptr<Service>> Service::start(Emulator& emulator, ServeOptions
 
 void Service::answer(http::Request request, const http::Responder& responder) {
   std::scoped_lock lock(mutex);
-  if (options_.real_time) {
-    const int64_t now_ns = Env::real().monotonic_ns();
-    emulator_->advance((now_ns - last_ns_) / kMillisecond * kMillisecond);
-    last_ns_ += (now_ns - last_ns_) / kMillisecond * kMillisecond;
+  if (options_.speed > 0) {
+    const int64_t passed_ns = (Env::real().monotonic_ns() - last_ns_) / kMillisecond * kMillisecond;
+    emulator_->advance(passed_ns * options_.speed);
+    last_ns_ += passed_ns;
   }
   responder.send(emulator_->answer(request));
 }

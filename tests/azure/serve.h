@@ -11,8 +11,7 @@ namespace th::azure_emulator {
 
 struct ServeOptions {
   uint16_t port = 0;  // 0: any free one
-  bool real_time =
-      false;  // the emulator's clock follows the machine's, from now on; else whoever locks moves it
+  int speed = 0;      // its clock runs so much faster than the machine's; 0: whoever locks moves it
 };
 
 /// Thread: the emulator may be used by who holds `mutex`.

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kCallNs = 60 * kSecond;  // one answer
 constexpr int64_t kFirstRetryNs = kSecond, kLastRetryNs = 30 * kSecond;
 constexpr int64_t kPollNs = 5 * kSecond, kMaxRetryAfterNs = kHour;
+constexpr int64_t kSliceNs = kSecond;  // between looks whether to go on
 constexpr int64_t kTokenSlackNs = 5 * kMinute;
 constexpr const char* kResource = "https://management.azure.com/";
 constexpr const char* kScope = "https://management.azure.com/.default";
@@ -41,8 +42,9 @@ void replace_all(std::string& text, const std::string& secret) {
 
 bool Arm::wait(int64_t ns, int64_t deadline_ns) {
   if (now_ns() + ns >= deadline_ns) return false;
-  world_.wait(ns);
-  return true;
+  for (int64_t left_ns = ns; left_ns > 0 && !interrupted_; left_ns -= kSliceNs)
+    world_.wait(std::min(left_ns, kSliceNs));
+  return !interrupted_;
 }
 
 Error Arm::without_secrets(Error error) {

@@ -1,6 +1,7 @@
 #pragma once
 // Calls of Azure Resource Manager: access token, retries, throttling, pages and asynchronous operations.
 
+#include <atomic>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -59,6 +60,8 @@ class Arm {
   int64_t now_ns() const { return world_.unix_ns(); }
   /// Returns: whether there was time to.
   bool wait(int64_t ns, int64_t deadline_ns);
+  /// No more waiting from now on.
+  void interrupt() { interrupted_ = true; }
 
  private:
   enum class Key { kNone, kToken };
@@ -71,6 +74,7 @@ class Arm {
 
   const AzureProviderOptions& options_;
   const AzureWorld& world_;
+  std::atomic<bool> interrupted_ = false;
   std::mutex mutex_;
   Token token_;                   // by mutex
   int64_t token_expires_ns_ = 0;  // by mutex

@@ -37,6 +37,14 @@ class AzureProvider final : public Provider {
     return {};
   }
 
+  Patience patience() const override {
+    return {.create_ns = 20 * kMinute,
+            .remove_ns = 15 * kMinute,
+            .list_ns = 2 * kMinute,
+            .boot_ns = 30 * kMinute};
+  }
+  void interrupt() override { arm_.interrupt(); }
+
   Result<Quote> quote(const QuoteVms& request, int64_t timeout_ns) override {
     return quote_vms(arm_, options_, request, deadline(timeout_ns));
   }

@@ -30,7 +30,7 @@ class AzureProviderTest : public testing::Test {
       return answer;
     };
     world.unix_ns = [this] { return now_ns; };
-    world.wait = [this](int64_t ns) { now_ns += ns, waits.push_back(ns / kSecond); };
+    world.wait = [this](int64_t ns) { now_ns += ns, waited_ns += ns; };
     return make_azure_provider(options, world).value();
   }
 
@@ -41,7 +41,7 @@ class AzureProviderTest : public testing::Test {
   AzureProviderOptions options;
   std::deque<Result<http::Response>> answers;
   std::vector<http::Call> calls;
-  std::vector<int64_t> waits;
+  int64_t waited_ns = 0;
   int64_t now_ns = 1'795'000'000 * kSecond;
 };
 
@@ -49,7 +49,7 @@ TEST_F(AzureProviderTest, WaitsAsLongAsItIsToldAndGivesUpInTime) {
   answers = {token(), http::Response{429, {{"Retry-After", "17"}}, ""},
              http::Response{200, {}, R"({"value":[]})"}};
   EXPECT_TRUE(provider()->list(kMinute).value().empty());
-  EXPECT_EQ(waits, std::vector<int64_t>{17});
+  EXPECT_EQ(waited_ns, 17 * kSecond);
 
   answers = {token(), http::Response{429, {{"Retry-After", "600"}}, ""}};
   const auto late = provider()->list(kMinute);
@@ -58,6 +58,14 @@ TEST_F(AzureProviderTest, WaitsAsLongAsItIsToldAndGivesUpInTime) {
   const int64_t before_ns = now_ns;
   EXPECT_FALSE(provider()->list(kMinute)) << "nobody answers";
   EXPECT_LE(now_ns - before_ns, kMinute);
+}
+
+TEST_F(AzureProviderTest, AnInterruptEndsTheWaiting) {
+  auto azure = provider();
+  azure->interrupt();
+  answers = {token(), http::Response{503, {}, ""}};
+  EXPECT_EQ(azure->list(kHour).error().code, Code::kUnavailable);
+  EXPECT_EQ(waited_ns, 0);
 }
 
 TEST_F(AzureProviderTest, TakesANewTokenOnce) {

@@ -1,0 +1,89 @@
+#include "control/clouds.h"
+
+#include <fmt/format.h>
+
+#include "base/config.h"
+#include "base/files.h"
+#include "base/text.h"
+#include "cloud/azure/provider.h"
+#include "cloud/local/provider.h"
+
+namespace th::control {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string trimmed(std::string text) {
+  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
+  return text;
+}
+
+/// Secrets stand in files of their own, never in the section.
+Result<std::string> secret_of(const Config& section, const char* key) {
+  TH_TRY(const std::string path, section.string(key, ""));
+  if (path.empty()) return std::string();
+  auto text = read_file(path, 4096);
+  if (!text) return section.bad(key, text.error().message);
+  std::string secret = trimmed(*std::move(text));
+  if (secret.empty()) return section.bad(key, fmt::format("{} is empty", path));
+  return secret;
+}
+
+Result<std::string> nodes_secret(const fs::path& path) {
+  auto kept = read_file(path, 1024);
+  if (kept) return trimmed(*std::move(kept));
+  if (kept.error().code != Code::kNotFound) return fail(kept.error());
+  std::string secret = random_token();
+  TH_RETURN_IF_ERROR(write_file_durable(path, secret + "\n", 0600));
+  return secret;
+}
+
+Result<std::unique_ptr<cloud::Provider>> open_local(const CloudContext& context) {
+  cloud::LocalProviderOptions local;
+  local.state_dir = context.state_dir, local.controller_url = context.controller_url;
+  return cloud::make_local_provider(local);
+}
+
+Result<std::unique_ptr<cloud::Provider>> open_azure(const Config& section, const CloudContext& context) {
+  cloud::AzureProviderOptions azure;
+  const std::pair<const char*, std::string*> texts[] = {{"subscription", &azure.subscription},
+                                                        {"resource_group", &azure.resource_group},
+                                                        {"region", &azure.region},
+                                                        {"cluster", &azure.cluster},
+                                                        {"tenant", &azure.tenant},
+                                                        {"client_id", &azure.client_id},
+                                                        {"subnet", &azure.subnet},
+                                                        {"image", &azure.image},
+                                                        {"admin_user", &azure.admin_user},
+                                                        {"ssh_public_key", &azure.ssh_public_key},
+                                                        {"controller_url", &azure.controller_url},
+                                                        {"arm_url", &azure.arm_url},
+                                                        {"login_url", &azure.login_url},
+                                                        {"prices_url", &azure.prices_url},
+                                                        {"metadata_url", &azure.metadata_url}};
+  for (const auto& [key, value] : texts) {
+    TH_TRY(*value, section.string(key, *value));
+  }
+  TH_TRY(azure.client_secret, secret_of(section, "client_secret_file"));
+  TH_TRY(azure.node_secret, nodes_secret(context.state_dir / "azure-nodes.key"));
+  return cloud::make_azure_provider(std::move(azure));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<cloud::Provider>> open_cloud(std::string_view text, std::string_view file,
+                                                    const CloudContext& context) {
+  if (text.empty()) return open_local(context);
+  TH_TRY(const Config root, Config::parse(text, file, {"cloud"}));
+  TH_TRY(
+      const Config section,
+      root.map("cloud", {"kind", "subscription", "resource_group", "region", "cluster", "tenant", "client_id",
+                         "client_secret_file", "subnet", "image", "admin_user", "ssh_public_key",
+                         "controller_url", "arm_url", "login_url", "prices_url", "metadata_url"}));
+  TH_TRY(const std::string kind, section.string("kind"));
+  if (kind == "local") return open_local(context);
+  if (kind == "azure") return open_azure(section, context);
+  return section.bad("kind", fmt::format("'{}' is not a cloud; want local or azure", kind));
+}
+
+}  // namespace th::control
