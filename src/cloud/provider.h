@@ -47,7 +47,6 @@ struct Quote {
   int64_t microusd_per_vm_hour = 0;
   std::string where;  // "eastus, zone 1": for people
 };
-
 /// Capacity kept for later, paid whether it is used or not.
 struct ReserveVms {
   std::string client_token;
@@ -93,7 +92,9 @@ struct Notice {
 /// How long a controller waits at most.
 struct Patience {
   int64_t create_ns = 30 * kSecond, remove_ns = 30 * kSecond, list_ns = 10 * kSecond;
-  int64_t boot_ns = 60 * kSecond;  // from the request to the node's first word
+  int64_t boot_ns = 60 * kSecond;        // from the request to a node that is validated
+  int64_t first_word_ns = 30 * kSecond;  // from a VM that is up to its node's first word
+  int64_t list_every_ns = kSecond;
 };
 
 /// Thread: safe from any thread; calls block up to their `timeout_ns`, so the loop thread hands them to a
@@ -136,11 +137,10 @@ class Provider {
   /// Errors: kNotFound, kDeadlineExceeded (call again), kUnavailable.
   virtual Result<VmState> stop(std::string_view vm, int64_t timeout_ns);
 
-  /// What is about to happen to VMs, by VM; the same notice comes until it has happened. Errors:
-  /// kUnavailable, kDeadlineExceeded.
+  /// What is about to happen, by VM, each until it has happened. Errors: kUnavailable, kDeadlineExceeded.
   virtual Result<std::vector<Notice>> events(int64_t timeout_ns);
-  /// The VM is ready for it: it may come at once. An id that is no longer known is a success. Errors:
-  /// kUnavailable, kDeadlineExceeded.
+  /// The VM is ready for it: it may come at once. An id that is no longer known is a success. Errors: the
+  /// same.
   virtual Status acknowledge(std::string_view id, int64_t timeout_ns);
 
   /// Keeps capacity; the same token again means the same. Returns: CreateVms::reservation. Errors: those of
@@ -148,7 +148,7 @@ class Provider {
   virtual Result<std::string> reserve(const ReserveVms& request, int64_t timeout_ns);
   /// What reserve() returned, of this provider, also half-made. Errors: kUnavailable, kDeadlineExceeded.
   virtual Result<std::vector<std::string>> list_reservations(int64_t timeout_ns);
-  /// One that does not exist is a success. Errors: kDeadlineExceeded (call again), kUnavailable.
+  /// One that does not exist is a success. Errors: as remove().
   virtual Status cancel_reservation(std::string_view id, int64_t timeout_ns);
 };
 

@@ -18,8 +18,6 @@ using ledger::VmState;
 
 constexpr int64_t kSuspectNs = 5 * kSecond;
 constexpr int64_t kSilentNs = 15 * kSecond;
-constexpr int64_t kFirstWordNs = 30 * kSecond;
-constexpr int64_t kAskIntervalNs = kSecond;
 
 bool is_up(const Vm& vm) { return vm.state == VmState::kUp || vm.state == VmState::kReady; }
 
@@ -118,7 +116,7 @@ void Nodes::step() {
 
 /// `pause_ns`: how long this program itself did not run; nobody could be heard in that time.
 void Nodes::look_for_silent(int64_t pause_ns) {
-  const int64_t now_ns = core_.monotonic_ns();
+  const int64_t now_ns = core_.monotonic_ns(), first_word_ns = core_.provider().patience().first_word_ns;
   for (const std::string& id : core_.active_slices()) {
     for (const std::string& name : core_.state().slices.at(id).vms) {
       const Vm& vm = core_.state().vms.at(name);
@@ -131,10 +129,10 @@ void Nodes::look_for_silent(int64_t pause_ns) {
       seen.since_ns += pause_ns;
       if (seen.heard_ns) seen.heard_ns += pause_ns;
       const bool silent =
-          seen.heard_ns ? now_ns - seen.heard_ns > kSilentNs : now_ns - seen.since_ns > kFirstWordNs;
+          seen.heard_ns ? now_ns - seen.heard_ns > kSilentNs : now_ns - seen.since_ns > first_word_ns;
       if (silent) {
         slices_.node_down(name, fmt::format("it was not heard of for {}",
-                                            format_duration(seen.heard_ns ? kSilentNs : kFirstWordNs)));
+                                            format_duration(seen.heard_ns ? kSilentNs : first_word_ns)));
       }
     }
   }
@@ -148,7 +146,7 @@ void Nodes::ask_provider() {
       auto there = core_.provider().list(core_.provider().patience().list_ns);
       return [this, asked_ns, there] {
         asking_ = false;
-        next_ask_ns_ = core_.monotonic_ns() + kAskIntervalNs;
+        next_ask_ns_ = core_.monotonic_ns() + core_.provider().patience().list_every_ns;
         if (there) {
           compare(*there, asked_ns);
         } else {

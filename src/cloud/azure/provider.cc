@@ -41,7 +41,9 @@ class AzureProvider final : public Provider {
     return {.create_ns = 20 * kMinute,
             .remove_ns = 15 * kMinute,
             .list_ns = 2 * kMinute,
-            .boot_ns = 30 * kMinute};
+            .boot_ns = 30 * kMinute,
+            .first_word_ns = 10 * kMinute,
+            .list_every_ns = 15 * kSecond};  // Azure allows some thousand reads an hour
   }
   void interrupt() override { arm_.interrupt(); }
 
