@@ -29,6 +29,8 @@ std::string vm_of(std::string_view instance, std::span<const ScaleSet> sets) {
   return {};
 }
 
+std::string_view event_of(std::string_view notice) { return notice.substr(0, notice.find('/')); }
+
 }  // namespace
 
 Result<std::vector<Event>> ask_events(Arm& arm, const AzureProviderOptions& options, int64_t deadline_ns) {
@@ -43,15 +45,24 @@ std::vector<Notice> notices_of(std::span<const Event> events, std::span<const Sc
     for (const std::string& instance : event.instances) {
       std::string vm = vm_of(instance, sets);
       if (!vm.empty())
-        notices.push_back({event.id, std::move(vm), event.kind, event.not_before_ns, event.detail});
+        notices.push_back(
+            {fmt::format("{}/{}", event.id, vm), vm, event.kind, event.not_before_ns, event.detail});
     }
   }
   std::ranges::sort(notices, {}, [](const Notice& notice) { return std::pair(notice.vm, notice.id); });
   return notices;
 }
 
+bool Readiness::add(std::span<const Notice> notices, std::string_view id) {
+  std::scoped_lock lock(mutex_);
+  ready_.emplace(id);
+  return std::ranges::all_of(notices, [&](const Notice& notice) {
+    return event_of(notice.id) != event_of(id) || ready_.count(notice.id) > 0;
+  });
+}
+
 Status start_event(Arm& arm, const AzureProviderOptions& options, std::string_view id, int64_t deadline_ns) {
-  const Json body = {{"StartRequests", Json::array({{{"EventId", id}}})}};
+  const Json body = {{"StartRequests", Json::array({{{"EventId", event_of(id)}}})}};
   const auto answer =
       arm.ask_openly({"acknowledging an event", "POST", url_of(options), dump_json(body)}, deadline_ns);
   const bool passed =

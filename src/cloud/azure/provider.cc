@@ -56,15 +56,11 @@ class AzureProvider final : public Provider {
   Result<std::vector<VmState>> list(int64_t timeout_ns) override;
   Result<VmState> stop(std::string_view vm, int64_t timeout_ns) override;
   Status remove(std::string_view vm, int64_t timeout_ns) override;
-  Result<std::vector<Notice>> events(int64_t timeout_ns) override {
-    const int64_t deadline_ns = deadline(timeout_ns);
-    TH_TRY(const auto events, ask_events(arm_, options_, deadline_ns));
-    if (events.empty()) return std::vector<Notice>();
-    TH_TRY(const auto sets, our_sets(deadline_ns));
-    return notices_of(events, sets);
-  }
+  Result<std::vector<Notice>> events(int64_t timeout_ns) override { return notices(deadline(timeout_ns)); }
   Status acknowledge(std::string_view id, int64_t timeout_ns) override {
-    return start_event(arm_, options_, id, deadline(timeout_ns));
+    const int64_t deadline_ns = deadline(timeout_ns);
+    TH_TRY(const auto now, notices(deadline_ns));
+    return ready_.add(now, id) ? start_event(arm_, options_, id, deadline_ns) : Status();
   }
 
   Result<std::string> reserve(const ReserveVms& request, int64_t timeout_ns) override {
@@ -100,6 +96,12 @@ class AzureProvider final : public Provider {
   void roll_back(const CreateVms& request, size_t failed, int64_t deadline_ns);
   Status give_up(const SetView& view, int64_t deadline_ns);
 
+  Result<std::vector<Notice>> notices(int64_t deadline_ns) {
+    TH_TRY(const auto events, ask_events(arm_, options_, deadline_ns));
+    if (events.empty()) return std::vector<Notice>();
+    TH_TRY(const auto sets, our_sets(deadline_ns));
+    return notices_of(events, sets);
+  }
   Result<std::vector<ScaleSet>> our_sets(int64_t deadline_ns);
   Result<SetView> look(ScaleSet set, int64_t deadline_ns);
   Result<SetView> view(const std::string& set, int64_t deadline_ns);
@@ -115,6 +117,7 @@ class AzureProvider final : public Provider {
   const AzureProviderOptions options_;
   const AzureWorld world_;
   Arm arm_;
+  Readiness ready_;
   std::mutex books_;  // tags are read, changed and written back
 };
 

@@ -68,6 +68,23 @@ TEST_F(AzureProviderTest, AnInterruptEndsTheWaiting) {
   EXPECT_EQ(waited_ns, 0);
 }
 
+TEST_F(AzureProviderTest, AnEventOfTwoVmsStartsWhenBothAreReady) {
+  const http::Response events{
+      200, {}, R"({"Events":[{"EventId":"e1","EventType":"Redeploy","Resources":["s_0","s_1"]}]})"};
+  const http::Response sets{
+      200, {}, R"({"value":[{"name":"s","tags":{"th-cluster":"thunderhead","th-token":"t",
+      "th-vms-00":"a@ b@","th-ids-00":"0 1"}}]})"};
+  auto azure = provider();
+  answers = {events, token(), sets, events, sets, events, sets, http::Response{200, {}, ""}};
+  const auto notices = azure->events(kMinute).value();
+  ASSERT_EQ(notices.size(), 2u);
+  EXPECT_TRUE(azure->acknowledge(notices[1].id, kMinute));
+  EXPECT_EQ(answers.size(), 3u) << "nothing is started while a is not ready";
+  EXPECT_TRUE(azure->acknowledge(notices[0].id, kMinute));
+  EXPECT_EQ(calls.back().method, "POST");
+  EXPECT_NE(calls.back().body.find(R"("EventId":"e1")"), std::string::npos) << calls.back().body;
+}
+
 TEST_F(AzureProviderTest, TakesANewTokenOnce) {
   answers = {token(), http::Response{401, {}, ""}, token(), http::Response{200, {}, R"({"value":[]})"}};
   EXPECT_TRUE(provider()->list(kMinute));
