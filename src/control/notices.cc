@@ -31,7 +31,7 @@ void Notices::ask() {
       auto events = core_.provider().events(kTimeoutNs);
       return [this, events] {
         asking_ = false;
-        next_ask_ns_ = core_.monotonic_ns() + kSecond;
+        next_ask_ns_ = core_.monotonic_ns() + core_.provider().patience().list_every_ns;
         if (events) {
           notices_ = *events;
         } else {

@@ -16,7 +16,7 @@ class Notices {
  public:
   Notices(Core& core, Slices& slices, Jobs& jobs) : core_(core), slices_(slices), jobs_(jobs) {}
 
-  /// Asks the provider once a second, and acts on what it has told. What serves stays to the end.
+  /// Asks the provider as often as it allows, and acts on what it has told. What serves stays to the end.
   void step();
 
  private:
