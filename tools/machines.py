@@ -81,7 +81,7 @@ class Machine:
 
     def command(self, *argv):
         """What runs argv in the machine."""
-        return ["nsenter", "-t", str(self.init), "--net", "--uts", "--mount", "--ipc", "--pid", "--wd=" + os.getcwd(),
+        return ["nsenter", "-t", str(self.init), "--net", "--uts", "--mount", "--root", "--ipc", "--pid", "--wd=" + os.getcwd(),
                 *[str(a) for a in argv]]
 
     def run(self, *argv, check=True, **options):

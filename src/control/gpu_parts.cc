@@ -39,8 +39,9 @@ std::vector<std::string> Jobs::place_parts(const Slice& slice, const std::vector
     for (auto it = left.begin(); it != left.end(); ++it) {
       const ledger::Vm& vm = core_.state().vms.at(it->first.first);
       const auto host = core_.fleet().find_host(vm.host);
-      const bool fits = it->second >= spec.gpu_milli && vm.state == ledger::VmState::kReady && host &&
-                        allows_host(core_.fleet(), spec, *host, vm.id);
+      const bool there = vm.state == ledger::VmState::kReady && !core_.is_leaving(vm.id) && host;
+      const bool fits =
+          it->second >= spec.gpu_milli && there && allows_host(core_.fleet(), spec, *host, vm.id);
       if (fits && (best == left.end() || it->second < best->second)) best = it;
     }
     if (best != left.end()) {
