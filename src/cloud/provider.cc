@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
+#include "base/text.h"
+#include "cloud/check_names.h"
 #include "fleet/series.h"
 
 namespace th::cloud {
@@ -25,6 +28,19 @@ std::optional<NoticeKind> notice_from_name(std::string_view name) {
   const auto found = std::ranges::find(kNotices, name);
   if (found == kNotices.end()) return std::nullopt;
   return static_cast<NoticeKind>(found - kNotices.begin());
+}
+
+Status check_names(const CreateVms& request) {
+  if (request.vms.empty()) return fail(Code::kInvalidArgument, "a request for VMs names none");
+  if (request.client_token.empty())
+    return fail(Code::kInvalidArgument, "a request for VMs has no client token");
+  std::set<std::string> names;
+  for (const VmSpec& spec : request.vms) {
+    TH_RETURN_IF_ERROR(check_name(spec.vm, "VM"));
+    if (!names.insert(spec.vm).second)
+      return fail(Code::kInvalidArgument, fmt::format("VM '{}' stands twice in the request", spec.vm));
+  }
+  return {};
 }
 
 Result<Quote> Provider::quote(const QuoteVms& request, int64_t) {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "base/log.h"
 #include "base/units.h"
 #include "control/jobs.h"
 #include "control/placing.h"
@@ -14,7 +13,6 @@ namespace th::control {
 namespace {
 
 using ledger::Job;
-using ledger::Slice;
 
 constexpr int64_t kPauseNs = 10 * kSecond;  // between two looks at what could be moved
 
@@ -71,14 +69,12 @@ void Jobs::defragment(reserve::Snapshot snapshot, const reserve::QueuePlan& plan
     if (!movable(each)) continue;
     movables.push_back({each.claim, now_ns - std::max(each.started_ns, each.saved_ns) + policy.move_cost_ns});
   }
-  reserve::Policy terms;
-  terms.max_group_hosts = static_cast<int32_t>(snapshot.is_slice() ? 0 : policy.max_group_hosts);
-  terms.split_groups = policy.split_groups;
   reserve::DefragOptions options;
   options.max_moves = static_cast<size_t>(policy.max_moves);
   options.wait_ns = head->refusal.later->start_ns - now_ns;
   const reserve::Request& gang = pending[head->index].request;
-  const auto moves = reserve::plan_defrag(snapshot, gang, terms, now_ns, movables, options);
+  const auto moves =
+      reserve::plan_defrag(snapshot, gang, reserve::terms_in(snapshot, policy), now_ns, movables, options);
   if (!moves) return;
   for (const reserve::Move& move : moves->moves) {
     const auto each =

@@ -35,12 +35,7 @@ class HostsControlTest : public ::testing::Test {
     w->policy = reserve::parse_policy(yaml, "policy.yaml").value();
     w->restart();
   }
-  /// Nodes that were made dial in, and ranks that were told to run do.
-  void up() {
-    for (int i = 0; i < 3; ++i) w->settle(), w->validate_nodes();
-    w->settle();
-    w->report(node::TaskState::kRunning);
-  }
+  void up() { w->up(); }
   request::JobSpec spec(int64_t gpus, const std::string& host = "") {
     request::JobSpec out;
     out.name = "train", out.gpus = gpus, out.command = {"true"}, out.duration_ns = 2 * kHour;

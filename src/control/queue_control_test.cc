@@ -55,12 +55,7 @@ class QueueControlTest : public ::testing::Test {
     up();
     return *id;
   }
-  /// Nodes that were made dial in, and ranks that were told to run do.
-  void up() {
-    for (int i = 0; i < 3; ++i) w->settle(), w->validate_nodes();
-    w->settle();
-    w->report(node::TaskState::kRunning);
-  }
+  void up() { w->up(); }
   Status resize(int64_t gpus) { return w->c->slices.resize("demo", gpus, w->c->jobs.reservations()); }
   Result<std::string> hold(const std::string& name, int64_t gpus, const std::string& account,
                            int64_t duration_ns = kHour) {

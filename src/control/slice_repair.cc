@@ -33,17 +33,15 @@ void Slices::repair(const Slice& slice) {
   if (core_.monotonic_ns() < next_ns) return;
   next_ns = core_.monotonic_ns() + kRepairIntervalNs;
   const Share share = *lost;
-  const auto replacement = replacement_for(slice, share);
-  if (!replacement) {
-    repair_notes_[id] = replacement.error().message;
-    return;
+  if (Status replaced = replace(slice, share); !replaced) {
+    repair_notes_[id] = replaced.error().message;
+  } else {
+    repair_notes_.erase(id);
   }
-  repair_notes_.erase(id);
-  core_.stage(ledger::SliceHostReplaced{id, share.host, *replacement});
-  request_vm(slice, *replacement);
 }
 
-Result<Share> Slices::replacement_for(const Slice& slice, const Share& lost) const {
+/// Errors: why no host can take the place now.
+Status Slices::replace(const Slice& slice, const Share& lost) {
   reserve::Request request;
   request.name = slice.terms.name, request.gpus = lost.gpus, request.series = slice.terms.series;
   request.duration_ns = slice.terms.end_ns - core_.now_ns();
@@ -58,10 +56,14 @@ Result<Share> Slices::replacement_for(const Slice& slice, const Share& lost) con
     return fail(Code::kUnsatisfiable,
                 fmt::format("no host can take the place of {} now: {}", lost.host, plan.error().text));
   }
-  std::vector<Share> replacement = shares_of(*plan, core_.fleet());
-  if (replacement.size() == 1 && replacement[0].gpus == lost.gpus) return replacement[0];
-  return fail(Code::kUnsatisfiable,
-              fmt::format("no single host has the {} GPUs that {} had", lost.gpus, lost.host));
+  const std::vector<Share> replacement = shares_of(*plan, core_.fleet());
+  if (replacement.size() != 1 || replacement[0].gpus != lost.gpus) {
+    return fail(Code::kUnsatisfiable,
+                fmt::format("no single host has the {} GPUs that {} had", lost.gpus, lost.host));
+  }
+  core_.stage(ledger::SliceHostReplaced{slice.terms.slice, lost.host, replacement[0]});
+  request_vm(slice, replacement[0]);
+  return {};
 }
 
 /// A node that never comes up is replaced, but not for ever: whoever waits gets an answer.
@@ -78,13 +80,8 @@ void Slices::replace_at_start(const Slice& slice, const Share& lost) {
         id, fmt::format("{}; {} nodes that did not come up were replaced before it", reason, replaced)});
     return;
   }
-  const auto replacement = replacement_for(slice, lost);
-  if (!replacement) {
-    core_.stage(ledger::SliceFailed{id, reason + "; " + replacement.error().message});
-    return;
-  }
-  core_.stage(ledger::SliceHostReplaced{id, lost.host, *replacement});
-  request_vm(slice, *replacement);
+  if (Status made = replace(slice, lost); !made)
+    core_.stage(ledger::SliceFailed{id, reason + "; " + made.error().message});
 }
 
 }  // namespace th::control

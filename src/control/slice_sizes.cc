@@ -19,7 +19,6 @@ using ledger::SliceState;
 using ledger::Vm;
 using ledger::VmState;
 
-constexpr int64_t kGrowTimeoutNs = 60 * kSecond;
 constexpr int64_t kShrinkTimeoutNs = 10 * kMinute;  // beyond every sensible grace
 
 /// The VM that was asked for on an added host; null when it is gone again.
@@ -232,8 +231,7 @@ void Slices::advance_resize(const Slice& slice) {
   for (const ledger::Share& host : asked.add) {
     const Vm* vm = added_vm(core_.state(), slice, host.host);
     const bool lost = !vm || vm->state == VmState::kDown || vm->state == VmState::kDeleted;
-    const bool late = vm && vm->state != VmState::kReady &&
-                      core_.now_ns() - std::max(vm->requested_ns, since_ns_) > kGrowTimeoutNs;
+    const bool late = vm && is_late(*vm);
     if (lost || late) {
       core_.stage(
           ledger::SliceResizeFailed{asked.slice, fmt::format("it keeps its {} GPUs: node {} on host {} {}",

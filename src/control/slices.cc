@@ -162,16 +162,19 @@ void Slices::start(const Slice& slice) {
   bool all_ready = true;
   for (const Share& share : slice.terms.hosts) {
     const Vm* vm = live_vm(core_.state(), slice, share.host);
-    // Nobody could be heard while the controller was away.
-    const bool late =
-        vm && vm->state != VmState::kReady &&
-        core_.now_ns() - std::max(vm->requested_ns, since_ns_) > core_.provider().patience().boot_ns;
+    const bool late = vm && is_late(*vm);
     if (late)
       node_down(vm->id, "it did not come up within " + format_duration(core_.provider().patience().boot_ns));
     if (!vm || late) return replace_at_start(slice, Share(share));
     all_ready = all_ready && vm->state == VmState::kReady;
   }
   if (all_ready) core_.stage(ledger::SliceReady{id, {}});
+}
+
+/// Nobody could be heard while the controller was away.
+bool Slices::is_late(const Vm& vm) const {
+  return vm.state != VmState::kReady &&
+         core_.now_ns() - std::max(vm.requested_ns, since_ns_) > core_.provider().patience().boot_ns;
 }
 
 /// Whether a VM of the slice is, or may be, on the host.

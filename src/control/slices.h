@@ -77,7 +77,7 @@ class Slices {
   void step_slice(const ledger::Slice& slice);
   void start(const ledger::Slice& slice);
   void repair(const ledger::Slice& slice);
-  Result<ledger::Share> replacement_for(const ledger::Slice& slice, const ledger::Share& lost) const;
+  Status replace(const ledger::Slice& slice, const ledger::Share& lost);
   void replace_at_start(const ledger::Slice& slice, const ledger::Share& lost);
   void finish_release(const ledger::Slice& slice);
   void create_requested(const ledger::Slice& slice);
@@ -86,6 +86,7 @@ class Slices {
   void delete_unwanted(const ledger::Slice& slice);
   void request_vm(const ledger::Slice& slice, const ledger::Share& share);
   bool jobs_left(const std::string& slice) const;
+  bool is_late(const ledger::Vm& vm) const;
   bool has_vm_on(const ledger::Slice& slice, const std::string& host) const;
   bool hosts_are_given_back(const ledger::Slice& slice) const;
   bool power_is_given_back(const ledger::Slice& slice) const;

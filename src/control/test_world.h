@@ -105,6 +105,8 @@ class World {
   Status step() { return c->step(); }
   void pass(int64_t ns) { env.now_ns += ns; }
 
+  /// Nodes that were made dial in, and ranks that were told to run do.
+  void up();
   /// Holds and commits a slice of that many GPUs and lets its nodes dial in.
   void ready_slice(const std::string& name, int64_t gpus);
   void validate_nodes();

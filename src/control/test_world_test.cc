@@ -45,6 +45,12 @@ void World::validate_nodes() {
   }
 }
 
+void World::up() {
+  for (int i = 0; i < 3; ++i) settle(), validate_nodes();
+  settle();
+  report(node::TaskState::kRunning);
+}
+
 void World::ready_slice(const std::string& name, int64_t gpus) {
   request::SliceSpec spec{name, gpus, "LOCAL", kHour, 0, {}};
   TH_CHECK(c->slices.hold(spec, c->jobs.reservations()).has_value());

@@ -100,6 +100,9 @@ struct QueuePlan {
   std::vector<Preemption> preemptions;  // each once
 };
 
+/// The terms of a place in the snapshot: on a fleet the cloud's placement groups, inside of a slice none.
+Policy terms_in(const Snapshot& snapshot, const QueuePolicy& policy);
+
 /// What the plan of a request counts as.
 Use use_of(const Pending& pending, const Plan& plan);
 

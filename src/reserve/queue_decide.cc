@@ -110,6 +110,14 @@ void offer_fewer(const Snapshot& snapshot, const Pending& pending, const Account
 
 }  // namespace
 
+Policy terms_in(const Snapshot& snapshot, const QueuePolicy& policy) {
+  Policy terms;
+  if (snapshot.is_slice()) return terms;
+  terms.max_group_hosts = static_cast<int32_t>(policy.max_group_hosts);
+  terms.split_groups = policy.split_groups;
+  return terms;
+}
+
 Use use_of(const Pending& pending, const Plan& plan) {
   return {pending.request.name, pending.who.account, pending.who.qos, plan.gpus, plan.start_ns, plan.end_ns};
 }
@@ -163,12 +171,8 @@ tl::expected<Plan, Refusal> decide_whole(const Snapshot& snapshot, const Pending
                                          std::optional<int64_t> end_by_ns, bool find_changes,
                                          int64_t now_ns) {
   if (auto refused = check_partition(pending, policy)) return tl::unexpected(*std::move(refused));
-  Policy terms;
+  Policy terms = terms_in(snapshot, policy);
   terms.end_by_ns = end_by_ns;
-  if (!snapshot.is_slice()) {
-    terms.max_group_hosts = static_cast<int32_t>(policy.max_group_hosts);
-    terms.split_groups = policy.split_groups;
-  }
   if (pending.deadline_ns)
     terms.end_by_ns = std::min(*pending.deadline_ns, end_by_ns.value_or(*pending.deadline_ns));
   Request request = pending.request;

@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "base/units.h"
+#include "cloud/check_names.h"
 #include "http/url.h"
 
 namespace th::cloud::azure {
@@ -292,17 +293,11 @@ Status check_options(const AzureProviderOptions& options) {
 }
 
 Status check_request(const CreateVms& request) {
-  if (request.vms.empty()) return fail(Code::kInvalidArgument, "a request for VMs names none");
-  if (request.client_token.empty())
-    return fail(Code::kInvalidArgument, "a request for VMs has no client token");
-  std::set<std::string> names;
+  TH_RETURN_IF_ERROR(check_names(request));
   for (const VmSpec& spec : request.vms) {
-    TH_RETURN_IF_ERROR(check_name(spec.vm, "VM"));
     if (!spec.host.empty()) TH_RETURN_IF_ERROR(check_name(spec.host, "host"));
     if (spec.series != request.vms[0].series)
       return fail(Code::kInvalidArgument, "a request for VMs of two series; ask for each by itself");
-    if (!names.insert(spec.vm).second)
-      return fail(Code::kInvalidArgument, fmt::format("VM '{}' stands twice in the request", spec.vm));
   }
   TH_TRY(const Size size, find_size(request.vms[0].series));
   if (request.one_fabric && !size.infiniband)

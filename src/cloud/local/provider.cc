@@ -18,6 +18,7 @@
 #include "base/process.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "cloud/check_names.h"
 #include "cloud/local/detached.h"
 
 namespace th::cloud {
@@ -77,7 +78,8 @@ class LocalProvider final : public Provider {
   }
 
   Result<std::vector<VmState>> create(const CreateVms& request, int64_t timeout_ns) override {
-    TH_RETURN_IF_ERROR(check(request));
+    TH_RETURN_IF_ERROR(check_names(request));
+    for (const VmSpec& spec : request.vms) TH_RETURN_IF_ERROR(check_series(spec.series));
     int64_t deadline = now() + timeout_ns;
     std::scoped_lock lock(creating_);
     std::vector<VmState> states;
@@ -179,21 +181,6 @@ class LocalProvider final : public Provider {
     const int64_t written_ns = info.st_mtim.tv_sec * kSecond + info.st_mtim.tv_nsec;
     return Notice{fmt::format("{}/{}", vm, written_ns), vm, *known, written_ns + *in_s * kSecond,
                   "rehearsed with " + path.string()};
-  }
-
-  Status check(const CreateVms& request) const {
-    if (request.vms.empty()) return fail(Code::kInvalidArgument, "a request for VMs names none");
-    if (request.client_token.empty())
-      return fail(Code::kInvalidArgument, "a request for VMs has no client token");
-    std::set<std::string> names;
-    for (const VmSpec& spec : request.vms) {
-      TH_RETURN_IF_ERROR(check_name(spec.vm, "VM"));
-      TH_RETURN_IF_ERROR(check_series(spec.series));
-      if (!names.insert(spec.vm).second) {
-        return fail(Code::kInvalidArgument, fmt::format("VM '{}' stands twice in the request", spec.vm));
-      }
-    }
-    return {};
   }
 
   Result<VmState> create_one(const VmSpec& spec, const std::string& client_token) {

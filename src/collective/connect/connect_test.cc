@@ -15,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "collective/test_ranks.h"
+
 namespace th::collective {
 namespace {
 
@@ -41,18 +43,6 @@ Rendezvous meeting(int rank, const std::string& nodes, int port) {
           .master_port = port,
           .job_id = "test-" + std::to_string(port),
           .attempt = 1};
-}
-
-pid_t spawn(const std::function<bool()>& body) {
-  const pid_t pid = fork();
-  if (pid == 0) _exit(body() ? 0 : 1);
-  return pid;
-}
-
-int exit_code(pid_t pid) {
-  int status = 0;
-  waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 std::vector<pid_t> spawn_gang(const std::string& nodes, const Body& body, ConnectOptions options = {}) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "collective/shm/connect.h"
+#include "collective/test_ranks.h"
 
 namespace th::collective {
 namespace {
@@ -29,18 +30,6 @@ Rendezvous meeting(int rank, int world_size) {
           .master_port = 1,
           .job_id = std::to_string(getppid()) + "t",
           .attempt = current};
-}
-
-pid_t spawn(const std::function<bool()>& body) {
-  const pid_t pid = fork();
-  if (pid == 0) _exit(body() ? 0 : 1);
-  return pid;
-}
-
-int exit_code(pid_t pid) {
-  int status = 0;
-  waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 std::vector<pid_t> spawn_gang(int world_size, const Body& body, ShmOptions options = {}) {
