@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
 """make cluster-demo: a Slurm cluster of four nodes in namespaces (tools/testbed). A 4-rank training over Gloo, a node of it killed, the
 job goes on on the others from its checkpoint; torchrun on these; High-Performance Linpack. The nodes share this machine's processors.
-The last thing printed is one JSON object. --without-hpl: all but Linpack, which takes minutes; its fields are null then."""
+The last thing printed is one JSON object. --without-hpl: all but Linpack; its fields are null then."""
 
-import ctypes
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-from array import array
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +17,7 @@ FOLDER = Path(os.environ.get("TH_CLUSTER_DEMO_FOLDER", ROOT / "build/cluster-dem
 TESTBED = ROOT / "tools/testbed"
 PACKAGES = ["python3-torch", "hpcc", "libopenblas0-pthread", "openmpi-bin"]
 STEPS, EVERY, VICTIM = 400, 20, "n4"
-HPL_SECONDS, HPL_BLOCK = 20, 192
+HPL_SECONDS = 60
 
 # With --no-kill the job outlives its nodes: what is left of them goes on from the last checkpoint. Slurm still counts the step
 # on the dead node, hence --overlap.
@@ -100,41 +98,16 @@ def torchrun(nodes):
     say(re.search(r"torch: .*", text)[0])
 
 
-def dgemm_gflop_per_s(n=4000):
-    """OpenBLAS on one thread: C = A B of n x n doubles, the best of three."""
-    blas = ctypes.CDLL("libopenblas.so.0")
-    blas.openblas_set_num_threads(1)
-    a, b, c = (array("d", [i / 7 for i in range(7)]) * (n * n // 7 + 1) for _ in range(3))
-    at_a, at_b, at_c = (ctypes.c_void_p(matrix.buffer_info()[0]) for matrix in (a, b, c))
-    best = 0
-    for _ in range(3):
-        start = time.monotonic()
-        blas.cblas_dgemm(101, 111, 111, n, n, n, ctypes.c_double(1), at_a, n, at_b, n, ctypes.c_double(0), at_c, n)
-        best = max(best, 2 * n**3 / (time.monotonic() - start) / 1e9)
-    return best
-
-
 def hpl():
     """Two processes on one node, as the nodes share two processors. Returns GFLOP/s, and its part of two dgemms at the same time."""
     folder = FOLDER / "hpl"
     folder.mkdir()
-    both = run("ctl", "srun", "-N1", "-n2", "/usr/bin/python3", __file__, "--dgemm")
-    peak = sum(float(line) for line in both.split())
-    n = int((1.5 * HPL_SECONDS * 0.85 * peak * 1e9) ** (1 / 3)) // HPL_BLOCK * HPL_BLOCK
-    lines = Path("/usr/share/doc/hpcc/examples/_hpccinf.txt").read_text().splitlines()
-    for line, value in {5: n, 7: HPL_BLOCK, 10: 1, 11: 2}.items():
-        lines[line] = f"{value} " + lines[line].split(maxsplit=1)[1]
-    (folder / "hpccinf.txt").write_text("\n".join(lines) + "\n")
-    say(f"dgemm {peak:.1f} GFLOP/s; Linpack with N = {n}, after the other parts of hpcc (minutes)")
-    run("ctl", "salloc", "-N1", "-n2", "mpirun", "--allow-run-as-root", "-wdir", folder, "hpcc", seconds=900,
-        OPENBLAS_NUM_THREADS="1")
-    text = (folder / "hpccoutf.txt").read_text()
-    gflops = float(re.search(r"HPL_Tflops=([0-9.e+-]+)", text)[1]) * 1000
-    residual = re.search(r"\|\|Ax-b\|\|.*(PASSED|FAILED)", text)[1]
-    if residual != "PASSED":
-        raise SystemExit("Linpack's residual is too large")
-    say(f"Linpack: {gflops:.1f} GFLOP/s, {gflops / peak:.2f} of dgemm; residual {residual}")
-    return gflops, gflops / peak
+    text = run("ctl", "salloc", "-N1", "-n2", "--chdir", folder, "/usr/bin/python3", ROOT / "recipes/mpi/hpl.py", "--seconds", HPL_SECONDS,
+               "--system", "Slurm testbed of namespaces", seconds=900, OMP_NUM_THREADS="1")
+    for line in text.splitlines()[:-1]:
+        say(line)
+    found = json.loads(text.splitlines()[-1])
+    return found["hpl_gflop_per_s"], found["hpl_efficiency"]
 
 
 def main():
@@ -160,7 +133,4 @@ def main():
 
 if __name__ == "__main__":
     START = time.monotonic()
-    if sys.argv[1:] == ["--dgemm"]:
-        print(dgemm_gflop_per_s())
-    else:
-        main()
+    main()

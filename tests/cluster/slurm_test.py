@@ -1,6 +1,7 @@
 """The Slurm testbed comes up, runs ranks of th-train by srun and mpirun and gangs by our launcher, and goes down without a trace.
 Needs root."""
 
+import json
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def processes_with(text):
 class Slurm(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        subprocess.run([SOURCE / "tools/install.sh", "openmpi-bin"], check=True)
+        subprocess.run([SOURCE / "tools/install.sh", "openmpi-bin", "hpcc", "libopenblas0-pthread"], check=True)
         cls.scratch = tempfile.TemporaryDirectory(prefix="th-slurm-")
         os.chmod(cls.scratch.name, 0o711)
         cls.folder = f"{cls.scratch.name}/testbed"
@@ -78,6 +79,19 @@ class Slurm(unittest.TestCase):
         text = self.on("n1", "mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2", "-wdir", self.job("alone"),
                        f"{BIN}/th-train", "run", "recipe.yaml")
         self.assertIn("2 ranks", text)
+
+    def test_linpack(self):
+        folder = Path(self.folder) / "hpl"
+        folder.mkdir()
+        text = self.on("ctl", "salloc", "-N1", "-n2", f"--chdir={folder}", "/usr/bin/python3", SOURCE / "recipes/mpi/hpl.py",
+                       "--seconds", "0.5", "--rpeak-gflop-per-s", "200", "--site", "nowhere", seconds=200)
+        result = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
+        self.assertEqual(result["cores"], 2)
+        self.assertGreater(result["hpl_efficiency"], 0.02)
+        dgemm = (result["dgemm_before_gflop_per_s"] + result["dgemm_after_gflop_per_s"]) / 2
+        self.assertAlmostEqual(result["hpl_gflop_per_s"] / dgemm, result["hpl_efficiency"], delta=0.05)
+        self.assertAlmostEqual(2 / 3 * result["n"] ** 3 / result["seconds"] / 1e9 / result["hpl_gflop_per_s"], 1, delta=0.3)
+        self.assertRegex(text, r"- +Thunderhead slice, nowhere +2 +0\.\d+ +0\.0002000 +-")
 
     def launcher_test(self, *argv, **env):
         jobs = Path(self.folder) / "launcher"
