@@ -3,10 +3,11 @@
 #   make test        build everything and run every test
 #   make azure-chaos 10,000 rehearsals of the azure provider among faults and crashes, against an emulator of Azure
 #   make cluster-demo a training on a Slurm cluster in namespaces, one of whose nodes is killed; torchrun; Linpack (root)
+#   make vm-demo     a slice of four real VMs by libvirt, without KVM in software emulation, and a training in them (root)
 #   make build       the programs, in build/release
 #   make fuzz        a minute of every fuzz target under address sanitizer (installs clang)
 #   make asan tsan   the unit tests under sanitizers
-.PHONY: demo cluster-demo azure-chaos test build all-targets install fuzz asan tsan format clean
+.PHONY: demo cluster-demo vm-demo azure-chaos test build all-targets install fuzz asan tsan format clean
 .DEFAULT_GOAL := build
 
 PROGRAMS := th th-controld th-gateway th-node th-train th-serve th-sim bench-submit
@@ -29,6 +30,9 @@ demo: build
 
 cluster-demo: build
 	@tools/cluster_demo.py
+
+vm-demo: build
+	@tools/vm_demo.py
 
 azure-chaos: build/release/build.ninja
 	@cmake --build build/release -j $(JOBS) --target azure-chaos

@@ -2,10 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 #include "base/config.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "cloud/azure/provider.h"
+#include "cloud/libvirt/provider.h"
 #include "cloud/local/provider.h"
 
 namespace th::control {
@@ -69,21 +73,52 @@ Result<std::unique_ptr<cloud::Provider>> open_azure(const Config& section, const
   return cloud::make_azure_provider(std::move(azure));
 }
 
+Result<std::unique_ptr<cloud::Provider>> open_libvirt(const Config& section, const CloudContext& context) {
+  cloud::LibvirtProviderOptions libvirt;
+  libvirt.state_dir = context.state_dir, libvirt.controller_url = context.controller_url;
+  const std::pair<const char*, std::string*> texts[] = {
+      {"uri", &libvirt.uri},         {"cluster", &libvirt.cluster},
+      {"bridge", &libvirt.bridge},   {"network", &libvirt.network},
+      {"gateway", &libvirt.gateway}, {"controller_url", &libvirt.controller_url}};
+  for (const auto& [key, value] : texts) {
+    TH_TRY(*value, section.string(key, *value));
+  }
+  TH_TRY(libvirt.image, section.string("image"));
+  TH_TRY(libvirt.addresses, section.string("addresses"));
+  TH_TRY(libvirt.memory_bytes, section.bytes_or("memory", libvirt.memory_bytes));
+  TH_TRY(const int64_t cpus, section.integer_or("cpus", libvirt.cpus, {.min = 1, .max = 512}));
+  libvirt.cpus = static_cast<int>(cpus);
+  TH_TRY(const auto share, section.strings("share"));
+  libvirt.share.assign(share.begin(), share.end());
+  TH_TRY(libvirt.boot_ns, section.duration_ns_or("boot_timeout", 0));
+  TH_TRY(const std::string acceleration, section.string("acceleration", "auto"));
+  constexpr std::array<std::string_view, 3> kAccelerations = {"auto", "kvm", "software"};
+  const auto chosen = std::ranges::find(kAccelerations, acceleration);
+  if (chosen == kAccelerations.end())
+    return section.bad("acceleration", fmt::format("want auto, kvm or software, got '{}'", acceleration));
+  libvirt.acceleration = static_cast<cloud::Acceleration>(chosen - kAccelerations.begin());
+  return cloud::make_libvirt_provider(std::move(libvirt));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<cloud::Provider>> open_cloud(std::string_view text, std::string_view file,
                                                     const CloudContext& context) {
   if (text.empty()) return open_local(context);
   TH_TRY(const Config root, Config::parse(text, file, {"cloud"}));
-  TH_TRY(
-      const Config section,
-      root.map("cloud", {"kind", "subscription", "resource_group", "region", "cluster", "tenant", "client_id",
-                         "client_secret_file", "subnet", "image", "admin_user", "ssh_public_key",
-                         "controller_url", "arm_url", "login_url", "prices_url", "metadata_url"}));
+  TH_TRY(const Config section,
+         root.map("cloud", {"kind",           "subscription", "resource_group", "region",
+                            "cluster",        "tenant",       "client_id",      "client_secret_file",
+                            "subnet",         "image",        "admin_user",     "ssh_public_key",
+                            "controller_url", "arm_url",      "login_url",      "prices_url",
+                            "metadata_url",   "uri",          "bridge",         "network",
+                            "addresses",      "gateway",      "memory",         "cpus",
+                            "share",          "boot_timeout", "acceleration"}));
   TH_TRY(const std::string kind, section.string("kind"));
   if (kind == "local") return open_local(context);
   if (kind == "azure") return open_azure(section, context);
-  return section.bad("kind", fmt::format("'{}' is not a cloud; want local or azure", kind));
+  if (kind == "libvirt") return open_libvirt(section, context);
+  return section.bad("kind", fmt::format("'{}' is not a cloud; want local, libvirt or azure", kind));
 }
 
 }  // namespace th::control

@@ -53,7 +53,7 @@ TEST_F(CloudsTest, MakesTheCloudThatTheSectionNames) {
 }
 
 TEST_F(CloudsTest, SaysWhichKeyIsWrong) {
-  EXPECT_NE(problem("cloud: {kind: azur}").find("want local or azure"), std::string::npos);
+  EXPECT_NE(problem("cloud: {kind: azur}").find("want local, libvirt or azure"), std::string::npos);
   EXPECT_NE(problem("cloud: {kind: azure}").find("cloud.subscription"), std::string::npos);
   EXPECT_NE(problem(azure("  client_secret: x\n")).find("client_secret"), std::string::npos)
       << "a secret does not stand in the file";

@@ -38,6 +38,7 @@ Result<Expectation> read_expectation(const Json& json) {
   TH_TRY(expect.cpus, get_count(json, "cpus"));
   TH_TRY(expect.memory_bytes, get_amount(json, "memory_bytes"));
   TH_TRY(expect.disk_free_bytes, get_amount(json, "disk_free_bytes"));
+  TH_TRY(expect.memory_bytes_per_s, get_amount(json, "memory_bytes_per_s"));
   if (!json.contains("programs")) return expect;
   for (const Json& program : json.at("programs")) {
     if (!program.is_string()) return fail(Code::kInvalidArgument, "field 'programs': want strings");

@@ -16,6 +16,7 @@ struct Expectation {
   int cpus = 0;  // 0: not checked, as below
   int64_t memory_bytes = 0;
   int64_t disk_free_bytes = 0;        // where jobs_dir lies
+  int64_t memory_bytes_per_s = 0;     // of copying; 0: what a share of a real processor does
   std::vector<std::string> programs;  // beside th-node or in PATH
 };
 

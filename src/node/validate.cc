@@ -83,7 +83,7 @@ Check check_programs(const NodeConfig& config) {
 }
 
 /// The best of three copies of a block that no cache holds whole.
-Check check_bandwidth() {
+Check check_bandwidth(const NodeConfig& config) {
   constexpr size_t kBytes = size_t{16} << 20;
   std::vector<char> from(kBytes, 1), to(kBytes, 2);
   double best = 0;
@@ -94,8 +94,11 @@ Check check_bandwidth() {
     std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     best = std::max(best, 2.0 * kBytes / took.count());
   }
-  return {"memory_bandwidth", best >= kMinBytesPerS, fmt::format("{:.1f} GB/s", best / 1e9),
-          fmt::format("at least {:.1f} GB/s", kMinBytesPerS / 1e9)};
+  const double want = config.expect.memory_bytes_per_s > 0
+                          ? static_cast<double>(config.expect.memory_bytes_per_s)
+                          : kMinBytesPerS;
+  return {"memory_bandwidth", best >= want, fmt::format("{:.2f} GB/s", best / 1e9),
+          fmt::format("at least {:.2f} GB/s", want / 1e9)};
 }
 
 Check check_user(const NodeConfig& config, const std::optional<User>& user) {
@@ -119,7 +122,7 @@ Validation validate(const NodeConfig& config, const std::optional<User>& user,
   Validation validation;
   validation.checks = {check_gpus(config, cores), check_cpus(config, cores), check_memory(config),
                        check_disk(config),        check_clock(clock_skew_s), check_user(config, user),
-                       check_programs(config),    check_bandwidth()};
+                       check_programs(config),    check_bandwidth(config)};
   validation.ok = true;
   for (const Check& check : validation.checks) validation.ok = validation.ok && check.ok;
   return validation;

@@ -32,7 +32,7 @@ MAY_INCLUDE = {
     "gateway": ["safety", "http"],
     "sim": ["control", "gateway", "serve", "train"],
 }
-BACKENDS = {"cloud": ["local", "azure"], "launch": ["local", "slurm"], "collective": ["shm", "gloo"]}
+BACKENDS = {"cloud": ["local", "azure", "libvirt"], "launch": ["local", "slurm"], "collective": ["shm", "gloo"]}
 
 # What every backend of a room has; what only one needs has a name of its own.
 CORRESPONDING = {
