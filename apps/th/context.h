@@ -57,6 +57,7 @@ void add_fleet(CLI::App& app, Verb& verb);
 void add_slice(CLI::App& app, Verb& verb);
 void add_queue(CLI::App& app, Verb& verb);
 void add_submit(CLI::App& app, Verb& verb);
+void add_launch(CLI::App& app, Verb& verb);
 void add_job(CLI::App& app, Verb& verb);
 void add_sbatch(CLI::App& app, Verb& verb);
 void add_slurm(CLI::App& app, Verb& verb);

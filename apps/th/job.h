@@ -21,6 +21,12 @@ struct SubmitOptions {
 /// What would be submitted. Errors: kInvalidArgument, kNotFound (recipe, staged file), what th-train finds in
 /// it.
 Result<request::JobSpec> spec_of(const Context& context, const SubmitOptions& options);
+/// What the options say about a job goes before what its spec says. Validates. Errors: kInvalidArgument.
+Status apply_options(const SubmitOptions& options, request::JobSpec& spec);
+/// Options of SubmitOptions, but for the recipe and --gpus, as those of `app`.
+void add_submit_options(CLI::App& app, SubmitOptions& options);
+/// As submit_job(), of a spec that is there already.
+Result<Json> submit_spec(Context& context, const request::JobSpec& spec, const SubmitOptions& options);
 /// Submits, and unless detached watches the job to its end. Returns the job; Context::exit_status is the
 /// job's.
 Result<Json> submit_job(Context& context, const SubmitOptions& options);

@@ -34,7 +34,9 @@ request::JobSpec spec_of_command(const Context& context) {
   return spec;
 }
 
-Status apply(const SubmitOptions& options, request::JobSpec& spec) {
+}  // namespace
+
+Status apply_options(const SubmitOptions& options, request::JobSpec& spec) {
   if (!options.slice.empty()) spec.slice = options.slice;
   if (!options.name.empty()) spec.name = options.name;
   if (options.gpus) spec.gpus = *options.gpus;
@@ -55,6 +57,8 @@ Status apply(const SubmitOptions& options, request::JobSpec& spec) {
   }
   return request::validate(spec);
 }
+
+namespace {
 
 Status check_stage(const request::JobSpec& spec, const std::string& recipe) {
   for (const auto& [to, from] : spec.stage) {
@@ -86,11 +90,11 @@ Result<request::JobSpec> spec_of(const Context& context, const SubmitOptions& op
   }
   if (!context.command.empty()) {
     request::JobSpec spec = spec_of_command(context);
-    TH_RETURN_IF_ERROR(apply(options, spec));
+    TH_RETURN_IF_ERROR(apply_options(options, spec));
     return spec;
   }
   TH_TRY(request::JobSpec spec, spec_of_recipe(options));
-  TH_RETURN_IF_ERROR(apply(options, spec));
+  TH_RETURN_IF_ERROR(apply_options(options, spec));
   TH_RETURN_IF_ERROR(check_stage(spec, options.recipe));
   TH_RETURN_IF_ERROR(check_train(spec, options.recipe));
   return spec;
@@ -98,6 +102,10 @@ Result<request::JobSpec> spec_of(const Context& context, const SubmitOptions& op
 
 Result<Json> submit_job(Context& context, const SubmitOptions& options) {
   TH_TRY(request::JobSpec spec, spec_of(context, options));
+  return submit_spec(context, spec, options);
+}
+
+Result<Json> submit_spec(Context& context, const request::JobSpec& spec, const SubmitOptions& options) {
   TH_TRY(Json job, context.post("/jobs", request::to_json(spec)));
   std::string id = text_of(job, "id");
   context.say(fmt::format("{} submitted: {}, {} GPUs{}", id, spec.name, spec.gpus,
@@ -108,26 +116,30 @@ Result<Json> submit_job(Context& context, const SubmitOptions& options) {
   return watch_job(context, id, follow && !tells_progress);
 }
 
+void add_submit_options(CLI::App& app, SubmitOptions& options) {
+  app.add_option("--slice", options.slice,
+                 "slice to run on (default: one is made for the job, and released with it)");
+  app.add_option("--name", options.name, "name of the job");
+  app.add_option("--retries", options.retries, "restarts after a fault (default: the recipe's, else 2)");
+  app.add_option("--time", options.time, "time limit: 90s, 1h30m");
+  app.add_option("--memory", options.memory, "memory limit of a rank: 3GiB");
+  app.add_option("--workdir", options.workdir,
+                 "folder to start in (default: for a command where you are, for a recipe the job's own)");
+  app.add_option("--env", options.env, "NAME=VALUE for its ranks, may be repeated")->take_all();
+  auto* follow =
+      app.add_flag("--follow", options.follow, "watch it, with its output (default on a terminal)");
+  auto* wait = app.add_flag("--wait", options.wait, "wait for its end (default elsewhere)");
+  auto* detach = app.add_flag("--detach", options.detach, "return as soon as it is queued");
+  follow->excludes(wait)->excludes(detach);
+  wait->excludes(detach);
+}
+
 void add_submit(CLI::App& app, Verb& verb) {
   auto options = std::make_shared<SubmitOptions>();
   auto* submit = app.add_subcommand("submit", "Submit a job: a recipe, or any command after '--'");
   submit->add_option("RECIPE", options->recipe, "recipe file");
-  submit->add_option("--slice", options->slice,
-                     "slice to run on (default: one is made for the job, and released with it)");
   submit->add_option("--gpus", options->gpus, "GPUs: one rank on each (default: the recipe's, else 1)");
-  submit->add_option("--name", options->name, "name of the job");
-  submit->add_option("--retries", options->retries, "restarts after a fault (default: the recipe's, else 2)");
-  submit->add_option("--time", options->time, "time limit: 90s, 1h30m");
-  submit->add_option("--memory", options->memory, "memory limit of a rank: 3GiB");
-  submit->add_option("--workdir", options->workdir,
-                     "folder to start in (default: for a command where you are, for a recipe the job's own)");
-  submit->add_option("--env", options->env, "NAME=VALUE for its ranks, may be repeated")->take_all();
-  auto* follow =
-      submit->add_flag("--follow", options->follow, "watch it, with its output (default on a terminal)");
-  auto* wait = submit->add_flag("--wait", options->wait, "wait for its end (default elsewhere)");
-  auto* detach = submit->add_flag("--detach", options->detach, "return as soon as it is queued");
-  follow->excludes(wait)->excludes(detach);
-  wait->excludes(detach);
+  add_submit_options(*submit, *options);
   submit->footer(
       "Examples:\n  th submit --slice demo recipes/train/llama-small.yaml\n"
       "  th submit --gpus 2 -- python3 train.py --lr 3e-4");
