@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
                  "accounts, QOS and priorities, YAML (docs/queue.md); kept in the state folder");
   app.add_option(
       "--cloud", cloud,
-      "where VMs come from, YAML (docs/azure.md); kept in the state folder; default: this machine");
+      "where VMs come from, YAML (docs/libvirt.md, docs/azure.md); kept in the state folder; default: this machine");
   app.add_option("--address", options.address, "address to listen on")->capture_default_str();
   app.add_option("--port", options.port, "port to listen on; 0: that of the last time, else any free one")
       ->capture_default_str();

@@ -1,5 +1,5 @@
 #pragma once
-// Which cloud the VMs come from: the `cloud:` section of docs/azure.md.
+// Which cloud the VMs come from: the `cloud:` section of docs/libvirt.md and docs/azure.md.
 
 #include <filesystem>
 #include <memory>

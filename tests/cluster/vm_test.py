@@ -1,0 +1,115 @@
+"""VMs by libvirt, on a libvirt of the test's own: make vm-demo in its short form, and what is told when something is missing. Needs root;
+without KVM the VMs run in software emulation."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+BIN, SOURCE = Path(os.environ["TH_BIN"]), Path(os.environ["TH_SOURCE"])
+sys.path.insert(0, str(SOURCE / "tools"))
+from libvirt_testbed import ADDRESS, ADDRESSES, BRIDGE, LibvirtTestbed  # noqa: E402
+
+FLEET = """name: vms
+sites:
+  - id: here
+    racks:
+      - {id: r1, leaf: leaf1, power_budget_w: 10000, hosts: [{id: h1, series: LOCAL}, {id: h2, series: LOCAL}]}
+switches: [{id: leaf1, tier: leaf}]
+"""
+
+
+@unittest.skipUnless(os.geteuid() == 0, "VMs on a bridge need root")
+class Vms(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.scratch = tempfile.TemporaryDirectory(prefix="th-vm-")
+        cls.folder = Path(cls.scratch.name)
+        cls.folder.chmod(0o711)
+        cls.image = cls.folder / "image"
+        subprocess.run([SOURCE / "tools/vm_image", cls.image, "--bin", BIN], check=True)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.scratch.cleanup()
+
+    def test_ranks_in_two_vms_train_together(self):
+        done = subprocess.run([SOURCE / "tools/vm_demo.py", "--nodes", "2", "--steps", "12", "--image", self.image], capture_output=True,
+                              text=True, timeout=800, env={**os.environ, "TH_VM_DEMO_FOLDER": str(self.folder / "demo")})
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        result = json.loads(done.stdout.strip().split("\n")[-1])
+        self.assertEqual((result["nodes"], result["nodes_used"], result["ranks"], result["last_step"]), (2, 2, 2, 12), done.stderr)
+        self.assertLess(result["last_loss"], result["first_loss"])
+        self.assertEqual(result["vms_left"], 0)
+        self.assertFalse((self.folder / "demo").exists())
+
+    def test_what_is_wrong_is_told_and_nothing_is_left(self):
+        (self.folder / "fleet.yaml").write_text(FLEET)
+        no_kernel = self.copy_of_image("no-kernel", vmlinuz=b"this is no kernel\n" * 1000)
+        cut = self.copy_of_image("cut", **{"initrd.img": (self.image / "initrd.img").read_bytes()[:20_000_000]})
+        testbed = LibvirtTestbed(self.folder / "testbed", [self.folder, BIN])
+        testbed.up()
+        try:
+            for name, change, told in (
+                    ("bridge", {"bridge": "br9"}, ["make bridge br9", "or set cloud.bridge"]),
+                    ("memory", {"memory": "4000GiB"}, ["of memory free", "cloud.memory lower"]),
+                    ("kernel", {"image": no_kernel}, ["starting VM 'x-0'", "QEMU", "kernel"]),
+                    ("initrd", {"image": cut}, ["'x-0' did not come up, started 3 times", "tools/vm_image"]),
+                    ("uri", {"uri": "qemu:///elsewhere"}, ["libvirt at 'qemu:///elsewhere' is not reached", "set cloud.uri"])):
+                with self.subTest(name):
+                    output = self.refused_slice(testbed, name, change)
+                    for words in told:
+                        self.assertIn(words, output)
+                    self.assertEqual(testbed.domains(), [])
+                    self.assertEqual(os.listdir(self.folder / name / "libvirt"), [])
+            missing = self.controld(testbed, "image", {"image": self.folder / "nowhere"})
+            self.assertNotEqual(missing.wait(20), 0)
+            self.assertIn("nowhere/vmlinuz: no such file; build it with tools/vm_image", (self.folder / "image.log").read_text())
+            testbed.daemons[1].kill()
+            testbed.machine.run("pkill", "-9", "-x", "libvirtd")  # of the machine's own processes
+            output = self.refused_slice(testbed, "down", {})
+            self.assertIn("start libvirtd", output)
+        finally:
+            testbed.down()
+
+    def copy_of_image(self, name, **files):
+        folder = self.folder / f"image-{name}"
+        shutil.copytree(self.image, folder)
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        return folder
+
+    def controld(self, testbed, name, change):
+        cloud = {"kind": "libvirt", "image": self.image, "bridge": BRIDGE, "addresses": ADDRESSES, "memory": "300MiB",
+                 "acceleration": "software", **change}
+        (self.folder / f"{name}.yaml").write_text("cloud:\n" + "".join(f"  {k}: {v}\n" for k, v in cloud.items()))
+        (self.folder / name).mkdir(exist_ok=True)
+        with open(self.folder / f"{name}.log", "w") as log:
+            return testbed.machine.spawn(BIN / "th-controld", "--state", self.folder / name, "--fleet", self.folder / "fleet.yaml",
+                                         "--cloud", self.folder / f"{name}.yaml", "--address", ADDRESS, stdout=log, stderr=log)
+
+    def refused_slice(self, testbed, name, change):
+        controller = self.controld(testbed, name, change)
+        try:
+            th = [BIN / "th", "--state", self.folder / name]
+            end = time.monotonic() + 20
+            while testbed.machine.run(*th, "fleet", check=False, capture_output=True).returncode != 0:
+                self.assertTrue(time.monotonic() < end and controller.poll() is None, (self.folder / f"{name}.log").read_text())
+                time.sleep(0.1)
+            done = testbed.machine.run(*th, "slice", "create", "x", "--nodes", "1", "--series", "LOCAL", "--for", "1h", check=False,
+                                       capture_output=True, timeout=300)
+            self.assertNotEqual(done.returncode, 0, done.stdout)
+            testbed.machine.run(*th, "down", check=False, capture_output=True, timeout=120)
+            return done.stdout + done.stderr + (self.folder / f"{name}.log").read_text()
+        finally:
+            controller.terminate()
+            controller.wait(30)
+
+
+if __name__ == "__main__":
+    unittest.main()
