@@ -46,6 +46,7 @@ for word in $(cat /proc/cmdline); do
   esac
 done
 
+th-node --version >/dev/null || give_up "th-node does not run; the image is damaged"
 umask 077
 mkdir -p /run/thunderhead
 tr -d '\0' </dev/vda >/run/thunderhead/node.json || give_up "the disk with node.json"

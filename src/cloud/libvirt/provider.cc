@@ -28,7 +28,7 @@ using libvirt::Domain;
 using libvirt::Record;
 
 constexpr std::string_view kSeries = "LOCAL";
-constexpr std::string_view kUp = "thunderhead: up", kFailed = "thunderhead: failed: ";
+constexpr std::string_view kUp = "thunderhead: up", kOurs = "thunderhead: ";
 constexpr int kStarts = 3;
 constexpr int64_t kProbeNs = 10 * kSecond, kLookNs = 100 * kMillisecond;
 constexpr int64_t kSilentEmulatedNs = 25 * kSecond, kSilentNs = 10 * kSecond;
@@ -180,11 +180,13 @@ class LibvirtProvider final : public Provider {
     const auto text = read_file(folder(vm) / "console.log", kConsoleBytes);
     if (!text && text.error().code == Code::kNotFound) return "nothing";
     if (!text) return fmt::format("{} cannot be read", (folder(vm) / "console.log").string());
-    std::string last = "nothing";
+    std::string last = "nothing", ours;
     for (std::string& line : split(*text, '\n')) {
       std::erase_if(line, [](char c) { return c < ' ' || c > '~'; });
       if (line.find_first_not_of(' ') != line.npos) last = line.substr(0, 200);
+      if (line.starts_with(kOurs) && !line.starts_with(kUp)) ours = last;
     }
+    if (!ours.empty()) return ours;
     return last;
   }
 
@@ -338,6 +340,9 @@ class LibvirtProvider final : public Provider {
     if (options_.network.empty() && error.message.find('\'' + options_.bridge + '\'') != std::string::npos)
       error.message += fmt::format("; make bridge {} on the host of {}, or set cloud.bridge", options_.bridge,
                                    options_.uri);
+    if (error.message.find("kernel") != std::string::npos ||
+        error.message.find("ram disk") != std::string::npos)
+      error.message += fmt::format("; build image {} anew with tools/vm_image", options_.image.string());
     return fail(std::move(error));
   }
 

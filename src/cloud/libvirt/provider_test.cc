@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "cloud/libvirt/domain.h"
+#include "cloud/libvirt/virt.h"
 
 namespace th::cloud {
 namespace {
@@ -91,15 +92,7 @@ class LibvirtProviderTest : public testing::Test {
     options_.addresses = "10.0.0.100-10.0.0.102/24", options_.boot_ns = 2 * kSecond;
     open();
     guests_ = std::jthread([this](const std::stop_token& stop) {
-      while (!stop.stop_requested()) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        std::error_code ignored;
-        for (const auto& entry : fs::directory_iterator(state_ / "libvirt", ignored)) {
-          const fs::path console = entry.path() / "console.log";
-          if (entry.path().filename() != mute_ && !fs::exists(console))
-            std::ofstream(console) << "\nthunderhead: up\n";
-        }
-      }
+      for (; !stop.stop_requested(); std::this_thread::sleep_for(std::chrono::milliseconds(5))) boot_guests();
     });
   }
   ~LibvirtProviderTest() override {
@@ -108,6 +101,20 @@ class LibvirtProviderTest : public testing::Test {
     const auto vms = provider_->list(kTimeout).value();
     for (const VmState& vm : vms) EXPECT_TRUE(provider_->remove(vm.vm, kTimeout));
     fs::remove_all(state_);
+  }
+
+  /// Each that runs has a console, but for mute_.
+  void boot_guests() {
+    const auto running =
+        libvirt::all_domains(std::shared_ptr<virConnect>(keeper_.get(), [](virConnectPtr) {}));
+    if (!running) return;
+    for (const libvirt::Domain& domain : *running) {
+      const std::string name = virDomainGetName(domain.get());
+      if (!name.starts_with("thunderhead-") || !libvirt::is_active(domain).value_or(false)) continue;
+      const std::string vm = name.substr(name.find('-') + 1);
+      const fs::path console = state_ / "libvirt" / vm / "console.log";
+      if (vm != mute_ && !fs::exists(console)) std::ofstream(console) << "\nthunderhead: up\n";
+    }
   }
 
   void open() { provider_ = make_libvirt_provider(options_).value(); }
