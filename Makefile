@@ -41,7 +41,10 @@ azure-chaos: build/release/build.ninja
 tests/openai/node_modules/.package-lock.json: tests/openai/package-lock.json | install
 	@npm ci --prefix tests/openai --loglevel=error --no-audit --no-fund
 
-test: all-targets tests/openai/node_modules/.package-lock.json
+tests/azurite/node_modules/.package-lock.json: tests/azurite/package-lock.json | install
+	@npm ci --prefix tests/azurite --loglevel=error --no-audit --no-fund
+
+test: all-targets tests/openai/node_modules/.package-lock.json tests/azurite/node_modules/.package-lock.json
 	@tools/run_tests.sh build/release
 
 asan tsan: install

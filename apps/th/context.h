@@ -62,6 +62,7 @@ void add_job(CLI::App& app, Verb& verb);
 void add_sbatch(CLI::App& app, Verb& verb);
 void add_slurm(CLI::App& app, Verb& verb);
 void add_deploy(CLI::App& app, Verb& verb);
+void add_model(CLI::App& app, Verb& verb);
 void add_chat(CLI::App& app, Verb& verb);
 void add_demo(CLI::App& app, Verb& verb);
 

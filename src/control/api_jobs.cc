@@ -48,6 +48,27 @@ Status send_logs(Controller& c, const http::Request& request, const http::Respon
   return {};
 }
 
+/// Answers once the model is in the registry and the ledger knows it.
+Status import_model(Controller& c, const http::Request& request, const http::Responder& responder) {
+  if (request.body.size() > kMaxBodyBytes) return fail(Code::kInvalidArgument, "body: over 1 MiB");
+  TH_TRY(const Json body, parse_json(request.body, "body"));
+  TH_RETURN_IF_ERROR(check_fields(body, {"name", "path"}));
+  TH_TRY(const std::string name, get_string(body, "name"));
+  TH_RETURN_IF_ERROR(check_name(name, "model"));
+  TH_TRY(const std::filesystem::path path, get_string(body, "path"));
+  if (!path.is_absolute())
+    return fail(Code::kInvalidArgument, "field 'path': want an absolute path of the controller's machine");
+  if (c.models.is_importing(name))
+    return fail(Code::kFailedPrecondition, "a model '" + name + "' is being registered; try again");
+  c.models.import(name, path, [&c, responder](const Result<registry::Model>& model) {
+    if (!model) return responder.fail(model.error());
+    c.models.stage(*model, "");
+    const Json answer = model_json(c.core.state().models.at(model->name).back());
+    c.core.after_commit([responder, answer] { responder.send(answer); });
+  });
+  return {};
+}
+
 Result<DeploySpec> deploy_spec(const Json& body) {
   TH_RETURN_IF_ERROR(check_fields(body, {"name", "model", "slice", "gpus", "tokens_per_minute"}));
   DeploySpec spec;
@@ -140,6 +161,11 @@ void Api::add_serving_routes(http::Router& router) {
     }
     return model_json(found->second.back());
   });
+  add(router, "POST", "/api/v1/models", Role::kAdmin,
+      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
+        if (Status begun = refusal_ ? fail(*refusal_) : import_model(c, request, responder); !begun)
+          responder.fail(begun.error());
+      });
   write(router, "POST", "/api/v1/deployments", Role::kUser,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const DeploySpec spec, deploy_spec(body));

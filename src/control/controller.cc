@@ -6,7 +6,8 @@ Controller::Controller(CoreParts parts)
     : core(parts),
       output(parts.state_dir / "logs"),
       slices(core),
-      jobs(core, slices, output),
+      models(core),
+      jobs(core, slices, output, models),
       nodes(core, slices, output),
       notices(core, slices, jobs),
       deployments(core, jobs) {}

@@ -6,6 +6,7 @@
 #include "control/deployments.h"
 #include "control/job_output.h"
 #include "control/jobs.h"
+#include "control/models.h"
 #include "control/nodes.h"
 #include "control/notices.h"
 #include "control/slices.h"
@@ -27,6 +28,7 @@ class Controller {
   Core core;
   JobOutput output;
   Slices slices;
+  Models models;
   Jobs jobs;
   Nodes nodes;
   Notices notices;

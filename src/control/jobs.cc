@@ -21,22 +21,10 @@ using ledger::SliceState;
 
 constexpr int64_t kPausePerLook = 4;  // a fifth of the loop's time at most goes into the queues
 
-int64_t version_number(const std::string& version) { return std::strtoll(version.c_str(), nullptr, 10); }
-
-/// A version that the ledger does not know may be on the disk, left by a job that was cancelled meanwhile.
-Result<registry::Model> import_as_next(const registry::Registry& registry,
-                                       const std::filesystem::path& folder, const std::string& name,
-                                       int64_t version) {
-  while (true) {
-    auto model = registry.import_folder(folder, name, std::to_string(version));
-    if (model || model.error().code != Code::kAlreadyExists) return model;
-    ++version;
-  }
-}
-
 }  // namespace
 
-Jobs::Jobs(Core& core, Slices& slices, JobOutput& output) : core_(core), slices_(slices), output_(output) {
+Jobs::Jobs(Core& core, Slices& slices, JobOutput& output, Models& models)
+    : core_(core), slices_(slices), output_(output), models_(models) {
   slices_.has_ranks = [this](const std::string& job) { return gangs_.count(job) > 0; };
   slices_.can_shrink_to = [this](const std::string& id, int64_t gpus) {
     const Job& job = core_.state().jobs.at(id);
@@ -229,7 +217,7 @@ void Jobs::succeed(const Job& job) {
     core_.stage(ledger::JobFinished{id, "succeeded", "", text});
     return;
   }
-  if (registering_.count(*name)) return;  // by this job, or by one that is first
+  if (models_.is_importing(*name)) return;  // by this job, or by one that is first
   const std::string dir =
       text.empty() ? "" : get_string(*parse_json(text, "result"), "model_dir", std::string()).value_or("");
   if (!node::check_inside_path(dir, "model_dir")) {
@@ -238,36 +226,22 @@ void Jobs::succeed(const Job& job) {
         text});
     return;
   }
-  registering_.insert(*name);
-  const auto known = core_.state().models.find(*name);
-  const int64_t first =
-      known == core_.state().models.end() ? 1 : version_number(known->second.back().version) + 1;
   const std::filesystem::path folder = core_.state_dir() / "jobs" / id / dir;
-  core_.after_commit([this, id, name = *name, first, folder, text] {
-    core_.offload([this, id, name, first, folder, text]() -> std::function<void()> {
-      auto model = import_as_next(core_.registry(), folder, name, first);
-      return [this, id, name, text, model] {
-        registering_.erase(name);
-        const Job& current = core_.state().jobs.at(id);
-        if (current.ended() || current.cancelling()) return;
-        if (!model) {
-          core_.stage(ledger::JobFinished{
-              id, "failed", "it ended well, but its model could not be registered: " + model.error().message,
-              text});
-          return;
-        }
-        ledger::ModelRegistered registered{model->name, model->version, model->path.string(),
-                                           id,          model->bytes,   {}};
-        for (const auto& file : model->files)
-          registered.files.push_back({file.name, file.bytes, file.sha256});
-        core_.stage(std::move(registered));
-        core_.stage(ledger::JobFinished{id, "succeeded", "", text});
-        const auto slice = core_.state().slices.find(current.slice);
-        if (slice != core_.state().slices.end() && slice->second.terms.implicit) {
-          static_cast<void>(slices_.release(current.slice, "its job has ended"));
-        }
-      };
-    });
+  models_.import(*name, folder, [this, id, text](const Result<registry::Model>& model) {
+    const Job& current = core_.state().jobs.at(id);
+    if (current.ended() || current.cancelling()) return;
+    if (!model) {
+      core_.stage(ledger::JobFinished{
+          id, "failed", "it ended well, but its model could not be registered: " + model.error().message,
+          text});
+      return;
+    }
+    models_.stage(*model, id);
+    core_.stage(ledger::JobFinished{id, "succeeded", "", text});
+    const auto slice = core_.state().slices.find(current.slice);
+    if (slice != core_.state().slices.end() && slice->second.terms.implicit) {
+      static_cast<void>(slices_.release(current.slice, "its job has ended"));
+    }
   });
 }
 

@@ -12,6 +12,7 @@
 #include "control/core.h"
 #include "control/eligibility.h"
 #include "control/job_output.h"
+#include "control/models.h"
 #include "control/slices.h"
 #include "request/job_spec.h"
 #include "reserve/queue.h"
@@ -22,7 +23,7 @@ inline constexpr int64_t kDefaultBatchNs = kHour;  // of a slice made for one jo
 
 class Jobs {
  public:
-  Jobs(Core& core, Slices& slices, JobOutput& output);
+  Jobs(Core& core, Slices& slices, JobOutput& output, Models& models);
 
   /// Returns the job's id, of an array its first task's. kind: batch | serve. Errors: kNotFound (slice, a job
   /// of a dependency), kUnsatisfiable, kFailedPrecondition, kInvalidArgument.
@@ -127,12 +128,12 @@ class Jobs {
   Core& core_;
   Slices& slices_;
   JobOutput& output_;
+  Models& models_;
   std::map<std::string, request::JobSpec> specs_;
   std::map<std::string, Waiting> waiting_;
   std::map<std::string, reserve::Plan> planned_;  // of queued jobs without a slice
   std::vector<std::string> unstarted_;    // attempts that are staged and not handed to the launcher yet
   std::set<std::string> gangs_;           // jobs of which ranks may be left
-  std::set<std::string> registering_;     // names of models that are being imported: one at a time
   std::set<std::string> refused_;         // tasks of which a line could not be stored, while events are taken
   int64_t planned_version_ = -1;          // Core::version() that the queues were looked at
   int64_t planned_ns_ = 0, look_ns_ = 0;  // when the last look ended, how long it took

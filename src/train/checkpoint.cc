@@ -29,17 +29,6 @@ std::string_view as_text(std::span<const float> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
 }
 
-/// "step-000050" → 50.
-std::optional<int64_t> step_of(std::string_view name) {
-  constexpr std::string_view kPrefix = "step-";
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  name.remove_prefix(kPrefix.size());
-  int64_t step = 0;
-  auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
-  if (error != std::errc() || end != name.data() + name.size() || step < 0) return std::nullopt;
-  return step;
-}
-
 tl::unexpected<Error> damaged(const fs::path& what, std::string_view problem) {
   return fail(Code::kDataLoss, fmt::format("{}: {}", what.string(), problem));
 }
@@ -85,11 +74,21 @@ void copy_overlap(std::span<const float> from, Shard theirs, std::span<float> in
 
 }  // namespace
 
+std::optional<int64_t> step_of_name(std::string_view name) {
+  constexpr std::string_view kPrefix = "step-";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  name.remove_prefix(kPrefix.size());
+  int64_t step = 0;
+  auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  if (error != std::errc() || end != name.data() + name.size() || step < 0) return std::nullopt;
+  return step;
+}
+
 std::vector<int64_t> list_checkpoints(const fs::path& folder) {
   std::vector<int64_t> steps;
   std::error_code error;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    if (auto step = step_of(it->path().filename().string())) steps.push_back(*step);
+    if (auto step = step_of_name(it->path().filename().string())) steps.push_back(*step);
   }
   std::sort(steps.rbegin(), steps.rend());
   return steps;

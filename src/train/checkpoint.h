@@ -66,6 +66,9 @@ class Checkpoints {
   bool is_group_error_ = false;
 };
 
+/// "step-000050" → 50; none: it is no checkpoint's name.
+std::optional<int64_t> step_of_name(std::string_view name);
+
 /// Steps of the finished checkpoints in `folder`, newest first; intact or not.
 std::vector<int64_t> list_checkpoints(const std::filesystem::path& folder);
 

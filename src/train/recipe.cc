@@ -5,6 +5,7 @@
 #include "base/config.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "storage/account.h"
 
 namespace th::train {
 namespace {
@@ -71,6 +72,24 @@ Status read_optimizer(const Config& train, OptimizerOptions& o) {
   return need(o.min_lr_share >= 0 && o.min_lr_share <= 1, section, "min_lr_share", "want 0 to 1");
 }
 
+Status read_checkpoint(const Config& train, CheckpointOptions& o) {
+  TH_TRY(Config section, train.map("checkpoint", {"every", "keep", "store", "store_wait"}));
+  TH_TRY(o.every, section.integer_or("every", o.every, {.min = 0, .max = kMaxSteps}));
+  TH_TRY(o.keep, section.integer_or("keep", o.keep, {.min = 1, .max = 1000}));
+  TH_TRY(o.store, section.string("store", ""));
+  TH_TRY(const std::string wait, section.string("store_wait", ""));
+  if (!wait.empty()) {
+    auto wait_ns = parse_duration_ns(wait);
+    if (!wait_ns) return section.bad("store_wait", wait_ns.error().message);
+    o.store_wait_ns = *wait_ns;
+  }
+  if (o.store.empty()) return {};
+  std::string example = o.store;
+  for (size_t at; (at = example.find("%j")) != std::string::npos;) example.replace(at, 2, "job-1");
+  auto place = storage::parse_place(example);
+  return place ? Status() : section.bad("store", place.error().message);
+}
+
 Status read_train(const Config& train, Recipe& recipe) {
   TH_TRY(recipe.steps, train.integer("steps", {.min = 1, .max = kMaxSteps}));
   TH_TRY(recipe.batch, train.integer_or("batch", recipe.batch, {.min = 1, .max = 1 << 20}));
@@ -83,11 +102,7 @@ Status read_train(const Config& train, Recipe& recipe) {
   TH_RETURN_IF_ERROR(read_model(train, recipe));
   TH_RETURN_IF_ERROR(read_optimizer(train, recipe.optimizer));
   if (train.has("checkpoint")) {
-    TH_TRY(Config section, train.map("checkpoint", {"every", "keep"}));
-    TH_TRY(recipe.checkpoint.every,
-           section.integer_or("every", recipe.checkpoint.every, {.min = 0, .max = kMaxSteps}));
-    TH_TRY(recipe.checkpoint.keep,
-           section.integer_or("keep", recipe.checkpoint.keep, {.min = 1, .max = 1000}));
+    TH_RETURN_IF_ERROR(read_checkpoint(train, recipe.checkpoint));
   }
   return {};
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/units.h"
 #include "model/config.h"
 
 namespace th::train {
@@ -31,6 +32,8 @@ struct OptimizerOptions {
 struct CheckpointOptions {
   int64_t every = 50;  // steps; 0: none
   int64_t keep = 2;
+  std::string store;                     // "az://CONTAINER/PREFIX", "%j" in it for the job's id; empty: none
+  int64_t store_wait_ns = 10 * kMinute;  // how long the end of a run waits for the last upload
 };
 
 struct Recipe {

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <optional>
@@ -24,6 +25,7 @@
 #include "train/dataset.h"
 #include "train/export.h"
 #include "train/metrics.h"
+#include "train/store.h"
 #include "train/zero.h"
 
 namespace th::train {
@@ -80,10 +82,17 @@ class Trainer {
   Result<TrainResult> run() {
     TH_RETURN_IF_ERROR(load_data());
     TH_RETURN_IF_ERROR(build_model());
+    TH_RETURN_IF_ERROR(open_store());
     TH_RETURN_IF_ERROR(resume());
-    TH_RETURN_IF_ERROR(all_steps());
+    const Status stepped = all_steps();
+    if (!stepped && stepped.error().code == Code::kCancelled && store_) {
+      if (Status stored = store_->finish(recipe_.checkpoint.store_wait_ns); !stored)
+        log_error("{}", stored.error().message);
+    }
+    TH_RETURN_IF_ERROR(stepped);
     TH_RETURN_IF_ERROR(measure());
     TH_RETURN_IF_ERROR(write_model());
+    if (store_) TH_RETURN_IF_ERROR(store_->finish(recipe_.checkpoint.store_wait_ns));
     return result_;
   }
 
@@ -125,6 +134,26 @@ class Trainer {
     return {};
   }
 
+  /// Rank 0 brings what the local folder lacks; the others wait for it.
+  Status open_store() {
+    if (recipe_.checkpoint.store.empty()) return {};
+    const Status opened = is_first() ? fetch_from_store() : Status();
+    float good[] = {opened ? 1.f : 0.f};
+    TH_RETURN_IF_ERROR(group_.broadcast(good, 0));
+    TH_RETURN_IF_ERROR(opened);
+    if (good[0] == 0.f) return fail(Code::kUnavailable, "rank 0 could not use the checkpoint store");
+    return {};
+  }
+
+  Status fetch_from_store() {
+    TH_TRY(storage::Account account, storage::account_from_env());
+    TH_TRY(storage::Place place, checkpoint_place(recipe_.checkpoint.store, fingerprint_));
+    store_ = std::make_unique<CheckpointStore>(
+        std::move(account), std::move(place),
+        CheckpointStoreOptions{options_.job_folder / "checkpoints", recipe_.checkpoint.keep});
+    return store_->fetch_newest();
+  }
+
   Status resume() {
     TH_TRY(std::optional<CheckpointMeta> meta, checkpoints_.load_newest(fingerprint_, state()));
     if (!meta) return {};
@@ -134,6 +163,7 @@ class Trainer {
     if (is_first()) {
       say("resume: from the checkpoint of step {}", step_);
       metrics_.write({{"event", "resume"}, {"step", step_}});
+      if (store_) store_->upload_if_missing(meta->step);
     }
     return {};
   }
@@ -202,6 +232,7 @@ class Trainer {
     if (!saved && checkpoints_.is_group_error()) return saved;
     if (!saved) log_warn("no checkpoint at step {}: {}", step_, saved.error().message);
     if (saved && is_first()) metrics_.write({{"event", "checkpoint"}, {"step", step_}});
+    if (saved && store_) store_->upload(step_);
     return {};
   }
 
@@ -257,6 +288,7 @@ class Trainer {
   const TrainOptions& options_;
   Metrics metrics_;
   Checkpoints checkpoints_;
+  std::unique_ptr<CheckpointStore> store_;  // rank 0, where the recipe names one
   std::optional<model::Tokenizer> tokenizer_;
   Dataset data_;
   std::optional<model::Llama> llama_;

@@ -1,0 +1,48 @@
+#pragma once
+// Where things are kept in Azure Blob, and with what right: az:// places, the account and its secrets.
+
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace th::storage {
+
+/// "az://CONTAINER/PREFIX".
+struct Place {
+  std::string container;
+  std::string prefix;  // "a/b", without '/' at its ends; may be empty
+
+  std::string text() const;
+  Place below(std::string_view name) const;
+};
+
+/// Containers: 3–63 of a-z, 0-9 and single '-' (learn.microsoft.com, naming containers). Prefix: parts of
+/// letters, digits and "-_.", at most 512 characters. Errors: kInvalidArgument.
+Result<Place> parse_place(std::string_view text);
+
+/// One of key, sas and identity counts. Holds secrets: never log it, never put it into an error.
+struct Account {
+  std::string name;
+  std::string endpoint;            // "https://NAME.blob.core.windows.net", no '/' at its end
+  std::string key;                 // the account key's bytes
+  std::string sas;                 // shared access signature: "sv=…&sig=…"
+  bool identity = false;           // the machine's managed identity
+  std::string identity_client_id;  // of a user-assigned one
+  std::string source;              // where the secret was found, for errors: "AZURE_STORAGE_KEY"
+  std::string metadata_url = "http://169.254.169.254";
+};
+
+/// A connection string: "DefaultEndpointsProtocol=…;AccountName=…;AccountKey=…;BlobEndpoint=…" or with
+/// SharedAccessSignature (learn.microsoft.com, configure connection strings, read 2026-11-22). `source` names
+/// it in errors. Errors: kInvalidArgument; plain http only to this machine.
+Result<Account> parse_connection_string(std::string_view text, std::string_view source);
+
+/// The first that is there of: AZURE_STORAGE_CONNECTION_STRING; TH_STORAGE_FILE, a file that holds one and
+/// that only its owner may read; AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or
+/// else the machine's managed identity (AZURE_CLIENT_ID: which); the file /etc/thunderhead/storage. Errors:
+/// kInvalidArgument, kUnauthenticated (none is there), kPermissionDenied (others may read the file), those of
+/// read_file.
+Result<Account> account_from_env();
+
+}  // namespace th::storage
