@@ -59,9 +59,9 @@ std::string event_data(const ledger::Entry& entry) {
 void Api::add_node_routes(http::Router& router) {
   add(router, "POST", "/api/v1/node/{vm}/sync", Role::kAnyone,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
-        const std::string& vm = request.params.at("vm");
         auto run = [&]() -> Status {
-          TH_RETURN_IF_ERROR(c.nodes.check(vm, request.bearer().value_or("")));
+          TH_TRY(const std::string vm,
+                 c.nodes.identify(request.params.at("vm"), request.bearer().value_or("")));
           TH_TRY(const int64_t wait, wait_ns(request));
           TH_TRY(const Json body, parse_json(request.body, "sync"));
           TH_TRY(const node::SyncRequest report, node::sync_request_from_json(body));
@@ -72,9 +72,9 @@ void Api::add_node_routes(http::Router& router) {
       });
   add(router, "POST", "/api/v1/node/{vm}/log", Role::kAnyone,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
-        const std::string& vm = request.params.at("vm");
         auto run = [&]() -> Result<Json> {
-          TH_RETURN_IF_ERROR(c.nodes.check(vm, request.bearer().value_or("")));
+          TH_TRY(const std::string vm,
+                 c.nodes.identify(request.params.at("vm"), request.bearer().value_or("")));
           TH_TRY(const int64_t offset, query_int(request, "offset", 0));
           const auto text = request.query.find("task");
           if (text == request.query.end())

@@ -40,17 +40,28 @@ std::string failed_checks(const node::Validation& validation) {
 
 }  // namespace
 
-Status Nodes::check(const std::string& name, const std::string& token) const {
+Result<std::string> Nodes::identify(const std::string& name, const std::string& token) {
   // A node that is told 401 or 403 ends itself and its ranks. Only who knows its token may say that: another
   // controller on the same port may not.
-  const auto vm = core_.state().vms.find(name);
-  const bool proven = vm != core_.state().vms.end() && !vm->second.token_sha256.empty() &&
-                      equal_secret(sha256_hex(token), vm->second.token_sha256);
-  if (!proven) {
+  const std::string sha256 = sha256_hex(token);
+  const auto& vms = core_.state().vms;
+  const auto is_its = [&](const std::string& id) {
+    const auto vm = vms.find(id);
+    return vm != vms.end() && !vm->second.token_sha256.empty() &&
+           equal_secret(sha256, vm->second.token_sha256);
+  };
+  std::string id = name;
+  if (const auto known = cloud_names_.find(name); known != cloud_names_.end()) id = known->second;
+  if (!is_its(id) && vms.count(name) == 0) {
+    const auto found = std::ranges::find_if(vms, [&](const auto& vm) { return is_its(vm.first); });
+    if (found != vms.end()) id = cloud_names_[name] = found->first;
+  }
+  if (!is_its(id)) {
     return fail(Code::kUnavailable,
                 "VM '" + name + "' with this token is not known here, or is still being made; try again");
   }
-  return check_wanted(core_.state(), name);
+  TH_RETURN_IF_ERROR(check_wanted(core_.state(), id));
+  return id;
 }
 
 void Nodes::sync(const std::string& name, const node::SyncRequest& request, int64_t wait_ns,

@@ -17,9 +17,11 @@ class Nodes {
  public:
   Nodes(Core& core, Slices& slices, JobOutput& output) : core_(core), slices_(slices), output_(output) {}
 
-  /// Who dials in as `vm` with this token. Errors: kPermissionDenied (no longer wanted: the node ends
-  /// itself), kUnauthenticated, kUnavailable (not known yet: the node tries again).
-  Status check(const std::string& vm, const std::string& token) const;
+  /// The VM that dials in as `name` with this token. A node that does not know what its VM is called here
+  /// gives the cloud's name for it; the token tells then. Errors: kPermissionDenied (no longer wanted: the
+  /// node ends itself), kUnavailable (not known yet: the node tries again). Cost: O(1), but the first time of
+  /// a cloud's name O(VMs).
+  Result<std::string> identify(const std::string& name, const std::string& token);
   /// Takes a report in; the answer waits until it is durable and there is something new, at most `wait_ns`.
   void sync(const std::string& vm, const node::SyncRequest& request, int64_t wait_ns,
             http::Responder responder);
@@ -55,7 +57,8 @@ class Nodes {
   JobOutput& output_;
   std::map<std::string, Seen> seen_;
   std::map<std::string, Waiting> waiting_;
-  std::map<std::string, bool> orphans_;  // being removed
+  std::map<std::string, std::string> cloud_names_;  // → VM
+  std::map<std::string, bool> orphans_;             // being removed
   bool asking_ = false;
   int64_t next_ask_ns_ = 0, last_step_ns_ = 0;
 };

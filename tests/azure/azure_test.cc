@@ -1,14 +1,21 @@
 // The azure provider over HTTP against the emulator, which checks each request against a schema.
 
+#include "node/azure.h"
+
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/files.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "chaos.h"
+#include "http/server.h"
 #include "serve.h"
+#include "storage/digest.h"
 
 namespace th::azure_emulator {
 namespace {
@@ -126,6 +133,64 @@ TEST_F(AzureTest, FromAQuoteToNothingLeft) {
   EXPECT_EQ(azure->describe("vm-1", kTimeout).error().code, Code::kNotFound);
   EXPECT_EQ(azure->describe("vm-2", kTimeout)->phase, VmPhase::kRunning);
   EXPECT_TRUE(azure->remove("vm-1", kTimeout)) << "again is harmless";
+  remove_all(*azure);
+}
+
+/// What cloud-init would write of a set's customData.
+std::string boot_file_of(const ScaleSet& set) {
+  const auto custom = storage::from_base64(
+      set.model["properties"]["virtualMachineProfile"]["osProfile"]["customData"].get<std::string>());
+  const size_t begin = custom->find("content: '") + 10;
+  return custom->substr(begin, custom->rfind('\'') - begin);
+}
+
+TEST_F(AzureTest, ANodeShowsTheTokenThatItsProviderDerived) {
+  auto azure = provider();
+  auto asked = request("t1", 2);
+  for (auto& vm : asked.vms) vm.gpus = 8, vm.cpus = 96, vm.memory_bytes = int64_t{1} << 40;
+  const auto made = azure->create(asked, kTimeout).value();
+  const ScaleSet& set = cloud.sets().begin()->second;
+
+  http::Router router;
+  int calls = 0;
+  router.add("GET", "/metadata/instance", [&](http::Request request, http::Responder responder) {
+    if (request.header("Metadata") != "true" || request.query["api-version"] != "2021-02-01")
+      return responder.send(http::Response{400});
+    if (calls++ == 0) return responder.send(http::Response{503});
+    responder.send(Json{
+        {"compute", {{"name", set.instances.at(1).name}, {"vmScaleSetName", set.name}}},
+        {"network",
+         {{"interface",
+           Json::array({{{"ipv4", {{"ipAddress", Json::array({{{"privateIpAddress", "10.0.0.7"}}})}}}}})}}}});
+  });
+  const auto metadata = http::Server::start({}, std::move(router)).value();
+  const std::filesystem::path folder = testing::TempDir() + "th-azure-node-" + std::to_string(::getpid());
+  std::filesystem::create_directories(folder);
+  node::AzureNodeOptions node{folder / "azure.json", folder / "node", folder / "jobs",
+                              "http://127.0.0.1:" + std::to_string(metadata->port())};
+  ASSERT_TRUE(write_file_durable(node.boot_file, boot_file_of(set), 0600));
+  const auto config = node::azure_node_config(node);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(sha256_hex(config->token), made[1].node_token_sha256);
+  EXPECT_EQ(config->vm, set.instances.at(1).name);
+  EXPECT_EQ(config->address, "10.0.0.7");
+  EXPECT_EQ(config->controller, options.controller_url);
+  EXPECT_EQ(config->run_as, options.admin_user);
+  EXPECT_EQ(config->gpus, 8);
+  EXPECT_EQ(config->expect.cpus, 96);
+  EXPECT_EQ(config->expect.memory_bytes, int64_t{1} << 40);
+  EXPECT_TRUE(std::filesystem::is_directory(config->jobs_dir));
+
+  std::filesystem::permissions(node.boot_file, std::filesystem::perms(0644));
+  EXPECT_EQ(node::azure_node_config(node).error().code, Code::kPermissionDenied);
+  ASSERT_TRUE(
+      write_file_durable(node.boot_file, "{\"controller\":\"http://c\",\"set_secret\":\"short\"}", 0600));
+  EXPECT_NE(node::azure_node_config(node).error().message.find("azure.json: field 'set_secret'"),
+            std::string::npos);
+  ASSERT_TRUE(write_file_durable(node.boot_file, boot_file_of(set), 0600));
+  node.metadata_url = "http://127.0.0.1:1", node.timeout_ns = 0;
+  EXPECT_EQ(node::azure_node_config(node).error().code, Code::kUnavailable);
+  std::filesystem::remove_all(folder);
   remove_all(*azure);
 }
 

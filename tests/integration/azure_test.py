@@ -1,7 +1,10 @@
 """A controller whose VMs come from the azure provider, against the emulator of Azure: no machine is behind them."""
 
+import hashlib
+import http.server
 import json
 import subprocess
+import threading
 import unittest
 import urllib.request
 from urllib.parse import urlencode
@@ -52,6 +55,32 @@ class Emulator:
             return json.load(answer)["value"]
 
 
+class Metadata:
+    """What the Instance Metadata Service says of one instance."""
+
+    def __init__(self, name, scale_set):
+        body = json.dumps({"compute": {"name": name, "vmScaleSetName": scale_set},
+                           "network": {"interface": [{"ipv4": {"ipAddress": [{"privateIpAddress": "127.0.0.1"}]}}]}}).encode()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                good = self.path == "/metadata/instance?api-version=2021-02-01" and self.headers["Metadata"] == "true"
+                self.send_response(200 if good else 400)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
 class AzureTest(ClusterTest):
     def setUp(self):
         self.emulator = Emulator()
@@ -93,6 +122,28 @@ class AzureTest(ClusterTest):
         logs = (c.state / "controld.log").read_text() + json.dumps(c.api("GET", "/api/v1/slices"))
         self.assertNotIn(SECRET, logs)
         self.assertNotIn("emulated-token", logs)
+
+    def test_a_node_finds_out_who_it_is_and_dials_in(self):
+        """This machine stands in for the VM: the file is what cloud-init would write, but for what is expected of the machine."""
+        c = self.cluster
+        self.slice("one", 8)
+        made = wait_for("a scale set", self.emulator.sets, 30)[0]["name"]
+        metadata = Metadata(f"{made}_0", made)
+        self.addCleanup(metadata.stop)
+
+        def sha256(text):
+            return hashlib.sha256(text.encode()).hexdigest()
+        secret = (c.state / "azure-nodes.key").read_text().strip()
+        boot = c.state / "azure.json"
+        boot.touch(0o600)
+        boot.write_text(json.dumps({"controller": c.url, "set_secret": sha256(secret + sha256(secret + made)), "gpus": 8}))
+        node = c.spawn("node.log", "th-node", "--azure", boot, "--metadata", metadata.url, "--dir", c.state / "node", "--jobs",
+                       c.state / "jobs")
+        self.addCleanup(node.kill)
+        wait_for("the slice to be ready", lambda: c.api("GET", "/api/v1/slices/one")["state"] == "ready", 60)
+        c.api("DELETE", "/api/v1/slices/one")
+        self.assertEqual(node.wait(60), 0, "it ends when it is no longer wanted")
+        self.assertNotIn(sha256(secret + sha256(secret + made)), (c.state / "node.log").read_text())
 
 
 if __name__ == "__main__":

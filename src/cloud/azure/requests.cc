@@ -72,10 +72,16 @@ std::string base64(const std::string& bytes) {
   return out;
 }
 
-/// What cloud-init writes at the first boot. The instance adds its own name, which the metadata service
-/// tells.
-std::string custom_data(const AzureProviderOptions& options, std::string_view set) {
-  const Json config = {{"controller", options.controller_url}, {"set_secret", set_secret(options, set)}};
+/// What cloud-init writes at the first boot, for th-node --azure. The instance adds its own name, which the
+/// metadata service tells. All VMs of a set are alike.
+std::string custom_data(const AzureProviderOptions& options, const VmSpec& vm, std::string_view set) {
+  const Json config = {{"controller", options.controller_url},
+                       {"set_secret", set_secret(options, set)},
+                       {"run_as", options.admin_user},
+                       {"gpus", vm.gpus},
+                       {"cpus", vm.cpus},
+                       {"memory_bytes", vm.memory_bytes},
+                       {"disk_free_bytes", vm.disk_free_bytes}};
   return base64(
       "#cloud-config\nwrite_files:\n- path: /etc/thunderhead/azure.json\n  permissions: '0600'\n  content: "
       "'" +
@@ -188,7 +194,7 @@ Json set_body(const AzureProviderOptions& options, const Size& size, const Creat
        {{"computerNamePrefix", name},
         {"adminUsername", options.admin_user},
         {"linuxConfiguration", {{"disablePasswordAuthentication", true}, {"ssh", {{"publicKeys", keys}}}}},
-        {"customData", custom_data(options, name)}}},
+        {"customData", custom_data(options, request.vms[0], name)}}},
       {"networkProfile", network_profile(options, name)},
   };
   if (request.spot) {
@@ -267,6 +273,7 @@ Status check_options(const AzureProviderOptions& options) {
     TH_RETURN_IF_ERROR(check_name(*part, "subscription, resource group or region"));
   }
   TH_RETURN_IF_ERROR(check_name(options.cluster, "cluster"));
+  TH_RETURN_IF_ERROR(check_name(options.admin_user, "admin_user"));
   if (!options.client_secret.empty() && (options.tenant.empty() || options.client_id.empty())) {
     return fail(Code::kInvalidArgument,
                 "cloud.tenant, cloud.client_id: a client secret needs both; leave the secret out to use the "

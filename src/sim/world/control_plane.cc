@@ -260,7 +260,7 @@ void ControlPlane::sync(const std::string& vm, const std::string& token, const n
     on_reply(node::sync_reply_from_json(*json));
   });
   loop_->post([this, vm, token, request, wait_ns, answer] {
-    if (Status known = controller_->nodes.check(vm, token); !known) return answer.fail(known.error());
+    if (auto known = controller_->nodes.identify(vm, token); !known) return answer.fail(known.error());
     controller_->nodes.sync(vm, request, wait_ns, answer);
   });
   wake();
