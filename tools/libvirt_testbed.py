@@ -78,9 +78,9 @@ class LibvirtTestbed:
     def virsh(self, *argv, check=True):
         return self.machine.run("virsh", "-c", "qemu:///system", *argv, check=check, capture_output=True)
 
-    def domains(self):
+    def domains(self, which="--all"):
         """Every VM that libvirt knows, running or not."""
-        return self.virsh("list", "--all", "--name").stdout.split()
+        return self.virsh("list", which, "--name").stdout.split()
 
     def down(self):
         if self.machine:

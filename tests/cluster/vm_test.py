@@ -76,6 +76,56 @@ class Vms(unittest.TestCase):
         finally:
             testbed.down()
 
+    def test_a_controller_that_is_killed_goes_on_with_the_vms_that_are_there(self):
+        (self.folder / "fleet.yaml").write_text(FLEET)
+        testbed = LibvirtTestbed(self.folder / "testbed-2", [self.folder, BIN])
+        testbed.up()
+        try:
+            controller, th = self.started(testbed, "killed", {})
+            asked = testbed.machine.spawn(*th, "slice", "create", "x", "--nodes", "2", "--series", "LOCAL", "--for", "1h",
+                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.wait("the first VM to run", lambda: testbed.domains("--state-running"), 60)
+            uuid = testbed.virsh("domuuid", "thunderhead-x-0").stdout
+            testbed.machine.run("sh", "-c", "kill -9 $(pidof th-controld)")
+            controller.wait(10)
+            self.assertEqual(testbed.virsh("domstate", "thunderhead-x-0").stdout.strip(), "running")
+            controller, th = self.started(testbed, "killed", {})
+            asked.wait(200)
+            shown = self.wait("the slice to be ready", lambda: self.ready(testbed, th), 300)
+            self.assertEqual([n["name"] for n in shown["nodes"]], ["x-0", "x-1"], "none was replaced")
+            self.assertEqual(testbed.virsh("domuuid", "thunderhead-x-0").stdout, uuid, "it is the same one")
+            # What dies is found, deleted and replaced on another host, or here, where there is none, told.
+            testbed.virsh("destroy", "thunderhead-x-1")
+            self.wait("the dead VM to be deleted", lambda: "thunderhead-x-1" not in testbed.domains(), 60)
+            testbed.machine.run(*th, "down", capture_output=True, timeout=120)
+            controller.wait(60)
+            self.assertEqual(testbed.domains(), [])
+        finally:
+            testbed.down()
+
+    def ready(self, testbed, th):
+        done = testbed.machine.run(*th, "--json", "slice", "show", "x", capture_output=True)
+        slice_now = json.loads(done.stdout.strip().split("\n")[-1])
+        self.assertNotEqual(slice_now["state"], "failed", slice_now)
+        return slice_now if slice_now["state"] == "ready" else None
+
+    def wait(self, what, look, seconds):
+        end = time.monotonic() + seconds
+        while not (value := look()):
+            self.assertLess(time.monotonic(), end, f"waited {seconds} s in vain for {what}")
+            time.sleep(0.2)
+        return value
+
+    def started(self, testbed, name, change):
+        """Returns the controller and what calls it from the machine."""
+        controller = self.controld(testbed, name, change)
+        th = [BIN / "th", "--state", self.folder / name]
+        end = time.monotonic() + 20
+        while testbed.machine.run(*th, "fleet", check=False, capture_output=True).returncode != 0:
+            self.assertTrue(time.monotonic() < end and controller.poll() is None, (self.folder / f"{name}.log").read_text())
+            time.sleep(0.1)
+        return controller, th
+
     def copy_of_image(self, name, **files):
         folder = self.folder / f"image-{name}"
         shutil.copytree(self.image, folder)
@@ -93,13 +143,8 @@ class Vms(unittest.TestCase):
                                          "--cloud", self.folder / f"{name}.yaml", "--address", ADDRESS, stdout=log, stderr=log)
 
     def refused_slice(self, testbed, name, change):
-        controller = self.controld(testbed, name, change)
+        controller, th = self.started(testbed, name, change)
         try:
-            th = [BIN / "th", "--state", self.folder / name]
-            end = time.monotonic() + 20
-            while testbed.machine.run(*th, "fleet", check=False, capture_output=True).returncode != 0:
-                self.assertTrue(time.monotonic() < end and controller.poll() is None, (self.folder / f"{name}.log").read_text())
-                time.sleep(0.1)
             done = testbed.machine.run(*th, "slice", "create", "x", "--nodes", "1", "--series", "LOCAL", "--for", "1h", check=False,
                                        capture_output=True, timeout=300)
             self.assertNotEqual(done.returncode, 0, done.stdout)
