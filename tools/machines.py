@@ -16,13 +16,13 @@ SUBNET = "10.77.0"
 BOOT = """set -e
 hostname {name}
 if [ -n '{hosts}' ]; then mount --bind '{hosts}' /etc/hosts; fi
-mount --bind /tmp /mnt
+mount --rbind /tmp /mnt
 mount -t tmpfs tmpfs /tmp
 for folder in {visible}; do
   mkdir -p "$folder"
   mount --bind "/mnt/${{folder#/tmp/}}" "$folder"
 done
-umount /mnt
+umount -R /mnt
 mount -t tmpfs tmpfs /dev/shm
 ip link set lo up
 {network}

@@ -61,6 +61,7 @@ void add_launch(CLI::App& app, Verb& verb);
 void add_job(CLI::App& app, Verb& verb);
 void add_sbatch(CLI::App& app, Verb& verb);
 void add_slurm(CLI::App& app, Verb& verb);
+void add_slurm_power(CLI::App& app, Verb& verb);
 void add_deploy(CLI::App& app, Verb& verb);
 void add_model(CLI::App& app, Verb& verb);
 void add_chat(CLI::App& app, Verb& verb);

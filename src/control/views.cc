@@ -58,6 +58,11 @@ Json parsed(const std::string& text) {
   return json ? *std::move(json) : Json(nullptr);
 }
 
+std::string spine_of(const fleet::Fleet& fleet, const fleet::Rack& rack) {
+  const fleet::SwitchIndex spine = fleet.spines()[static_cast<size_t>(fleet.leaf(rack.leaf).spine)].switch_index;
+  return spine < 0 ? "" : fleet.switches()[static_cast<size_t>(spine)].id;
+}
+
 }  // namespace
 
 Json list_json(Json items) { return {{"items", std::move(items)}}; }
@@ -73,6 +78,7 @@ Json fleet_json(const Controller& c) {
     racks.push_back(
         {{"id", rack.id},
          {"leaf", fleet.switches()[static_cast<size_t>(rack.leaf_switch)].id},
+         {"spine", spine_of(fleet, rack)},
          {"power_budget_w", rack.power_budget_w},
          {"power_used_w", c.core.snapshot().rack_power_w(static_cast<int32_t>(i), c.core.now_ns())},
          {"hosts", std::move(hosts)}});
