@@ -197,6 +197,22 @@ std::filesystem::path pull_folder_of(const Context& context, const ModelOptions&
   return context.state / "pull" / name;
 }
 
+/// A large one takes longer than a call may: it goes on without us, and is asked for until it is there.
+Result<Json> register_folder(Context& context, const std::string& name, const std::filesystem::path& folder,
+                             const std::vector<storage::FileEntry>& files) {
+  const CatchInterrupt catch_interrupt;
+  while (true) {
+    auto model = context.post("/models", {{"name", name}, {"path", folder.string()}});
+    const bool goes_on = !model && (model.error().code == Code::kDeadlineExceeded ||
+                                    model.error().code == Code::kFailedPrecondition);
+    if (!goes_on || !pause_ms(1000)) return model;
+    TH_TRY(const std::vector<Json> versions, versions_of(context, name));
+    for (const Json& version : versions) {
+      if (files_of(version) == files) return version;
+    }
+  }
+}
+
 Result<Json> pull_model(Context& context, const ModelOptions& options) {
   TH_TRY(ModelName wanted, parse_model_name(options.model));
   TH_TRY(const storage::Place root, storage::parse_place(options.place));
@@ -220,7 +236,7 @@ Result<Json> pull_model(Context& context, const ModelOptions& options) {
   const Status pulled = storage::pull_folder(blobs, place.prefix, *files, folder);
   transfer.end();
   if (!pulled) return fail(pulled.error());
-  TH_TRY(const Json model, context.post("/models", {{"name", wanted.name}, {"path", folder.string()}}));
+  TH_TRY(const Json model, register_folder(context, wanted.name, folder, *files));
   std::error_code ignored;
   std::filesystem::remove_all(folder, ignored);
   context.say(fmt::format("model {}@{} came from {}: {} files, {} in {:.1f} s", wanted.name,

@@ -29,13 +29,17 @@ def missing():
     return None
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 class Azurite:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="th-azurite-"))
         self.account, self.key = "desk", secrets.token_bytes(32)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}/{self.account}"
         self.process = None
 

@@ -67,10 +67,10 @@ class Checkpoints(StorageTest):
         return (self.folder / job / "model/model.safetensors").read_bytes()
 
     def test_a_run_that_lost_its_disk_goes_on_from_the_store(self):
-        straight = self.train("straight", self.recipe(), job_id="job-1")
+        straight = self.train("straight", self.recipe(steps=60), job_id="job-1")
         self.assertEqual(straight.returncode, 0, straight.stderr)
 
-        recipe = self.recipe()
+        recipe = self.recipe(steps=60)
         (self.folder / "first").mkdir()
         with open(self.folder / "first.log", "wb") as log:
             first = subprocess.Popen([BIN / "th-train", "run", recipe], cwd=self.folder / "first", stdout=log, stderr=log,
@@ -86,25 +86,30 @@ class Checkpoints(StorageTest):
         self.assertEqual(again.returncode, 0, again.stderr)
         self.assertEqual(self.resumed_from("second"), [there[-1]])
         self.assertEqual(self.weights("second"), self.weights("straight"), "the same bits as without the loss")
-        self.assertEqual(self.whole(), [110, 120], "the newest two are kept")
+        self.assertEqual(self.whole(), [50, 60], "the newest two are kept")
         self.assertEqual(len({n.split("/")[3] for n in self.store.names("kept") if n.startswith("runs/job-7/")}), 2,
                          "nothing is left of those that were removed")
         self.assertFalse((self.folder / "second/checkpoints/.upload").exists())
         self.assert_no_secret(again.stdout + again.stderr + (self.folder / "first.log").read_text())
 
         # The newest is damaged: the one before it counts.
-        shard = next(n for n in self.store.names("kept") if re.search(r"job-7/.*step-000120/.*shard", n))
+        shard = next(n for n in self.store.names("kept") if re.search(r"job-7/.*step-000060/.*shard", n))
         data = bytearray(self.store.get("kept", shard))
         data[len(data) // 2] ^= 1
         self.store.put("kept", shard, bytes(data))
         third = self.train("third", recipe)
         self.assertEqual(third.returncode, 0, third.stderr)
-        self.assertEqual(self.resumed_from("third"), [110])
-        self.assertRegex(third.stderr, r"step-000120 is passed over: .*sha256 is not the manifest's")
+        self.assertEqual(self.resumed_from("third"), [50])
+        self.assertRegex(third.stderr, r"step-000060 is passed over: .*sha256 is not the manifest's")
         self.assertEqual(self.weights("third"), self.weights("straight"))
-        # It was put again, whole.
-        fourth = self.train("fourth", recipe)
-        self.assertEqual(self.resumed_from("fourth"), [120], fourth.stderr)
+        # It was put again, whole; two ranks read it, of which the first brings it.
+        (self.folder / "fourth").mkdir()
+        port = azurite.free_port()
+        ranks = [subprocess.Popen([BIN / "th-train", "run", recipe], cwd=self.folder / "fourth", stdout=subprocess.DEVNULL, env={
+            **self.env, "TH_JOB_ID": "job-7", "TH_METRICS": "metrics.jsonl", "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}) for rank in range(2)]
+        self.assertEqual([rank.wait(60) for rank in ranks], [0, 0])
+        self.assertEqual(self.resumed_from("fourth"), [60])
 
     def test_a_store_that_goes_away_and_comes_back(self):
         recipe = self.recipe(store_wait="60s")
