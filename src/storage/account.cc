@@ -92,8 +92,12 @@ Result<Account> account_of_variables(const std::string& name) {
     TH_RETURN_IF_ERROR(set_sas(account, sas, account.source));
   } else {
     account.identity = true;
-    account.source = "the machine's managed identity";
-    account.identity_client_id = env("AZURE_CLIENT_ID");
+    account.client_id = env("AZURE_CLIENT_ID");
+    account.client_secret = env("AZURE_CLIENT_SECRET");
+    account.tenant = env("AZURE_TENANT_ID");
+    if (!account.client_secret.empty() && (account.client_id.empty() || account.tenant.empty()))
+      return bad("AZURE_CLIENT_SECRET", "needs AZURE_CLIENT_ID and AZURE_TENANT_ID, too");
+    account.source = account.client_secret.empty() ? "the machine's managed identity" : "AZURE_CLIENT_SECRET";
   }
   return account;
 }

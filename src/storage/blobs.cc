@@ -90,6 +90,7 @@ void Blobs::note_moved(int64_t bytes) const {
 
 Error Blobs::without_secrets(Error error) {
   hide(error.message, account_.sas);
+  hide(error.message, account_.client_secret);
   const size_t sig = account_.sas.find("sig=");
   if (sig != std::string::npos) hide(error.message, account_.sas.substr(sig + 4));
   if (!account_.key.empty()) hide(error.message, to_base64(account_.key));
@@ -106,34 +107,50 @@ bool Blobs::wait(int64_t ns, int64_t deadline_ns) const {
   return !stopped();
 }
 
-/// The machine's identity, from the Instance Metadata Service.
+http::Call Blobs::call_for_token() const {
+  http::Call call;
+  call.timeout_ns = 10 * kSecond;
+  if (account_.client_secret.empty()) {
+    call.url = account_.metadata_url + "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=" +
+               http::percent_encode("https://storage.azure.com/");
+    if (!account_.client_id.empty()) call.url += "&client_id=" + http::percent_encode(account_.client_id);
+    call.headers = {{"Metadata", "true"}};
+    return call;
+  }
+  call.method = "POST";
+  call.url =
+      fmt::format("{}/{}/oauth2/v2.0/token", account_.login_url, http::percent_encode(account_.tenant));
+  call.headers = {{"Content-Type", "application/x-www-form-urlencoded"}};
+  call.body =
+      fmt::format("grant_type=client_credentials&client_id={}&client_secret={}&scope={}",
+                  http::percent_encode(account_.client_id), http::percent_encode(account_.client_secret),
+                  http::percent_encode("https://storage.azure.com/.default"));
+  return call;
+}
+
 Result<std::string> Blobs::token() {
   std::scoped_lock lock(mutex_);
   if (!token_.empty() && now_ns() < token_expires_ns_) return token_;
-  http::Call call;
-  call.url = account_.metadata_url + "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=" +
-             http::percent_encode("https://storage.azure.com/");
-  if (!account_.identity_client_id.empty())
-    call.url += "&client_id=" + http::percent_encode(account_.identity_client_id);
-  call.headers = {{"Metadata", "true"}};
-  call.timeout_ns = 10 * kSecond;
-  auto response = http::fetch(call);
+  auto response = http::fetch(call_for_token());
   if (!response || response->status >= 500 || response->status == 429)
-    return fail(Code::kUnavailable,
-                "the metadata service gives no token: " +
-                    (response ? fmt::format("status {}", response->status) : response.error().message));
+    return fail(Code::kUnavailable, fmt::format("no token from {}: {}", account_.source,
+                                                response ? fmt::format("status {}", response->status)
+                                                         : response.error().message));
   auto json = parse_json(response->body, "token");
   auto secret = json ? get_string(*json, "access_token") : fail(json.error());
   if (response->status != 200 || !secret || secret->empty())
     return fail(
         Code::kUnauthenticated,
-        fmt::format("the metadata service has no token for storage (status {}); give this machine a managed "
-                    "identity, or set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
-                    response->status));
-  const auto lifetime = get_string(*json, "expires_in", "3600").value_or("3600");
+        fmt::format(
+            "no token for storage from {} (status {}); give this machine a managed identity, or check "
+            "AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and AZURE_TENANT_ID, or set AZURE_STORAGE_KEY",
+            account_.source, response->status));
+  // A number from one service, its digits from the other.
+  const auto number = get_int(*json, "expires_in");
+  const int64_t lifetime_s =
+      number ? *number : std::atoll(get_string(*json, "expires_in", "3600").value_or("3600").c_str());
   token_ = *std::move(secret);
-  token_expires_ns_ =
-      now_ns() + std::clamp<int64_t>(std::atoll(lifetime.c_str()), 600, 86'400) * kSecond - kTokenSlackNs;
+  token_expires_ns_ = now_ns() + std::clamp<int64_t>(lifetime_s, 600, 86'400) * kSecond - kTokenSlackNs;
   return token_;
 }
 

@@ -2,9 +2,9 @@
 // A client of Azure Blob Storage: the blobs of one container. Tested against Azurite, never against Azure.
 //
 // Put Blob, Put Block, Put Block List, Get Block List, Get Blob, Get Blob Properties, Delete Blob and List
-// Blobs of the Blob service REST API, version 2021-12-02; shared key, shared access signature, managed
-// identity (learn.microsoft.com: "Authorize with Shared Key", "Authorize with Microsoft Entra ID"; shapes:
-// answers.h).
+// Blobs of the Blob service REST API, version 2021-12-02; shared key, shared access signature, service
+// principal, managed identity (learn.microsoft.com: "Authorize with Shared Key", "Authorize with Microsoft
+// Entra ID"; shapes: answers.h).
 
 #include <cstdint>
 #include <filesystem>
@@ -75,6 +75,7 @@ class Blobs {
   };
   Result<http::Response> send(const Ask& ask);
   Result<http::Call> call_of(const Ask& ask);
+  http::Call call_for_token() const;
   Result<std::string> token();
   Error without_secrets(Error error);
   bool wait(int64_t ns, int64_t deadline_ns) const;

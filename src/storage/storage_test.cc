@@ -89,8 +89,9 @@ TEST(Account, RefusesWithoutTellingTheSecret) {
 class Env : public testing::Test {
  protected:
   void SetUp() override {
-    for (const char* name : {"AZURE_STORAGE_CONNECTION_STRING", "TH_STORAGE_FILE", "AZURE_STORAGE_ACCOUNT",
-                             "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID"})
+    for (const char* name :
+         {"AZURE_STORAGE_CONNECTION_STRING", "TH_STORAGE_FILE", "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY",
+          "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID"})
       ::unsetenv(name);
     char name[] = "/tmp/th-storage-XXXXXX";
     folder_ = ::mkdtemp(name);
@@ -179,6 +180,14 @@ class FakeService {
           q.header("Metadata") == "true" && q.query["resource"] == "https://storage.azure.com/";
       r.send(Json{{"access_token", right ? "a-token-of-this-machine" : ""}, {"expires_in", "3600"}});
     });
+    router.add("POST", "/contoso/oauth2/v2.0/token", [this](http::Request q, http::Responder r) {
+      ++tokens_;
+      const bool right = q.body ==
+                         "grant_type=client_credentials&client_id=me&client_secret=my%20secret%20words&scope="
+                         "https%3A%2F%2Fstorage.azure.com%2F.default";
+      if (!right) return r.send(Json{{"error", "invalid_client"}}, 401);
+      r.send(Json{{"access_token", "a-token-of-this-machine"}, {"expires_in", 3599}});
+    });
     router.add("PUT", "/c/{name...}", [this](http::Request q, http::Responder r) { put(q, r); });
     router.add("GET", "/c/{name...}", [this](http::Request q, http::Responder r) {
       std::scoped_lock lock(mutex_);
@@ -219,6 +228,21 @@ TEST(Blobs, SignsInByManagedIdentityAndWaitsWhileTheServiceIsBusy) {
   EXPECT_EQ(blobs.get("a/c", 100).error().code, Code::kNotFound);
   EXPECT_EQ(blobs.get("a/b", 3).error().code, Code::kDataLoss);
   EXPECT_EQ(service.tokens(), 1);
+}
+
+TEST(Blobs, SignsInAsAServicePrincipal) {
+  FakeService service;
+  Account account;
+  account.endpoint = account.login_url = service.url();
+  account.identity = true;
+  account.tenant = "contoso", account.client_id = "me", account.client_secret = "my secret words";
+  ASSERT_TRUE(Blobs(account, "c").put("a/b", "text"));
+  account.client_secret = "other secret words", account.source = "AZURE_CLIENT_SECRET";
+  const auto refused = Blobs(account, "c").put("a/b", "text");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::kUnauthenticated);
+  EXPECT_THAT(refused.error().message, HasSubstr("AZURE_CLIENT_SECRET (status 401)"));
+  EXPECT_THAT(refused.error().message, Not(HasSubstr("words")));
 }
 
 TEST(Blobs, GivesUpInTimeAndTellsNoSecret) {
