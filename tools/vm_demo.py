@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""make vm-demo: a slice of real VMs by libvirt, a training job in them over Gloo, everything released. libvirt, bridge, controller and VMs
+"""make vm-demo: a slice of real VMs by libvirt, a training job in them over Gloo, its model served, everything released. libvirt, bridge, controller and VMs
 live in a machine of their own (libvirt_testbed.py) and end with it, also on Ctrl-C. Progress goes to stderr; the last line of
 stdout is one JSON object: nodes ready_s ranks last_step first_loss last_loss vms_left, and what the VMs took.
 
@@ -141,7 +141,7 @@ def vm_memory():
 
 def train(arguments):
     job = api("POST", "/jobs", {"name": "vm-demo", "slice": "vms", "gpus": arguments.nodes, "min_nodes": arguments.nodes, "max_nodes": arguments.nodes, "retries": 1,
-                                "command": ["th-train", "run", "recipe.yaml"], "stage": {"data/text.txt": str(DATA / "text.txt")},
+                                "register": "vm-demo", "command": ["th-train", "run", "recipe.yaml"], "stage": {"data/text.txt": str(DATA / "text.txt")},
                                 "files": {"recipe.yaml": RECIPE.format(ranks=arguments.nodes, batch=arguments.nodes, steps=arguments.steps)}})
     last = {}
 
@@ -160,6 +160,24 @@ def train(arguments):
     return now
 
 
+def serve():
+    """Deploys what was trained on one of the VMs; returns the number of tokens that it answered with."""
+    api("POST", "/deployments", {"name": "vm-demo", "model": "vm-demo", "slice": "vms"})
+
+    def ready():
+        now = api("GET", "/deployments/vm-demo")
+        if now["state"] in ("failed", "stopped"):
+            raise SystemExit(f"the deployment is {now['state']}: {now.get('reason')}")
+        return now if now["state"] == "ready" else None
+    url = wait("the deployment", ready, 180)["url"]
+    body = json.dumps({"model": "vm-demo", "prompt": "In the beginning", "max_tokens": 8}).encode()
+    request = urllib.request.Request(url + "/v1/completions", data=body, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        tokens = json.loads(answer.read())["usage"]["completion_tokens"]
+    say(f"the model is served at {url}; it answered with {tokens} tokens")
+    return tokens
+
+
 def inside(arguments):
     """In the testbed's machine."""
     controller = start_controller(arguments)
@@ -172,6 +190,7 @@ def inside(arguments):
         places = {rank["node"] for rank in job["ranks"]}
         checkpoints = sorted(p.name for p in (FOLDER / f"state/jobs/{job['id']}").iterdir())
         say(f"ranks ran on {', '.join(sorted(places))}; the job's folder has here: {', '.join(checkpoints)}")
+        tokens = serve()
         api("DELETE", "/slices/vms")
         wait("the slice to be released", lambda: api("GET", "/slices/vms")["state"] == "released", 120)
     except BaseException:
@@ -184,7 +203,7 @@ def inside(arguments):
     result, last_step = job["result"], job["progress"]["step"]
     print(json.dumps({"nodes": arguments.nodes, "ready_s": round(ready_s, 1), "ranks": len(job["ranks"]), "last_step": last_step,
                       "first_loss": result["first_loss"], "last_loss": result["last_loss"], "vms_left": len(left),
-                      "nodes_used": len(places), "processor": how, "vm_memory_mib": max(memory), "load": round(load, 1),
+                      "nodes_used": len(places), "tokens_served": tokens, "processor": how, "vm_memory_mib": max(memory), "load": round(load, 1),
                       "seconds": round(time.monotonic() - START, 1)}))
     good = not left and last_step == arguments.steps and result["last_loss"] < result["first_loss"]
     return 0 if good and len(places) == arguments.nodes else 1

@@ -51,7 +51,7 @@ Status Deployments::create(const DeploySpec& spec) {
   job.name = spec.name, job.slice = spec.slice ? spec.slice : slice_of_model(version.job, spec.gpus);
   job.gpus = spec.gpus, job.retries = kServeRetries;
   job.stage["model"] = version.path;
-  job.command = serve_command(spec.name, 0);
+  job.command = serve_command(spec.name, "127.0.0.1", 0);  // until its node and port are known
   TH_RETURN_IF_ERROR(request::validate(job));
   TH_TRY(const std::string id, jobs_.submit(job, "serve"));
   const ledger::Job& submitted = core_.state().jobs.at(id);

@@ -47,8 +47,9 @@ int omp_threads(const fleet::Fleet& fleet, const std::string& series, int64_t gp
 
 }  // namespace
 
-std::vector<std::string> serve_command(const std::string& deployment, int64_t port) {
-  return {"th-serve",           "--model", "model",   "--address", "127.0.0.1", "--port",
+std::vector<std::string> serve_command(const std::string& deployment, const std::string& address,
+                                       int64_t port) {
+  return {"th-serve",           "--model", "model",   "--address", address, "--port",
           std::to_string(port), "--name",  deployment};
 }
 
@@ -117,7 +118,7 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
   const ledger::Slice& slice = core_.state().slices.at(job.slice);
   launch::GangSpec gang;
   gang.job = job.submitted.job, gang.name = job.submitted.name, gang.attempt = static_cast<int>(job.attempt);
-  gang.argv = job.serves() ? serve_command(spec.name, job.master_port) : spec.command;
+  gang.argv = spec.command;
   gang.env = spec.env, gang.files = spec.files, gang.stage = spec.stage, gang.workdir = spec.workdir;
   gang.memory_bytes = spec.memory_bytes.value_or(0), gang.grace_ms = static_cast<int>(grace_ms(job));
   gang.master_port = static_cast<int>(job.master_port);
@@ -135,8 +136,11 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
     gang.fixed_env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] =
         std::to_string(std::max<int64_t>(1, spec.gpu_milli / 10));
   }
-  if (job.serves())
-    gang.ready_url = fmt::format("http://{}:{}/health", gang.ranks[0].address, job.master_port);
+  if (job.serves()) {
+    const std::string& address = gang.ranks[0].address;
+    gang.argv = serve_command(spec.name, address, job.master_port);
+    gang.ready_url = fmt::format("http://{}:{}/health", address, job.master_port);
+  }
   return gang;
 }
 

@@ -146,6 +146,7 @@ class Jobs {
 std::string spec_text(const request::JobSpec& spec);
 
 /// The command that serves a model staged as "model" in the job's folder, on `port`.
-std::vector<std::string> serve_command(const std::string& deployment, int64_t port);
+std::vector<std::string> serve_command(const std::string& deployment, const std::string& address,
+                                       int64_t port);
 
 }  // namespace th::control

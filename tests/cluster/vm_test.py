@@ -45,7 +45,7 @@ class Vms(unittest.TestCase):
         result = json.loads(done.stdout.strip().split("\n")[-1])
         self.assertEqual((result["nodes"], result["nodes_used"], result["ranks"], result["last_step"]), (2, 2, 2, 12), done.stderr)
         self.assertLess(result["last_loss"], result["first_loss"])
-        self.assertEqual(result["vms_left"], 0)
+        self.assertEqual((result["tokens_served"], result["vms_left"]), (8, 0))
         self.assertFalse((self.folder / "demo").exists())
 
     def test_what_is_wrong_is_told_and_nothing_is_left(self):
