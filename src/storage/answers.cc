@@ -151,7 +151,7 @@ Error error_of_fault(int status, const Fault& fault, std::string_view what, std:
   if (fault.code == "ContainerBeingDeleted" || status == 408 || status == 429 || status >= 500)
     return say(Code::kUnavailable, ": the store is busy or away; try again");
   if (fault.code == "BlobAlreadyExists") return say(Code::kAlreadyExists, "");
-  if (status == 409 || status == 412)
+  if (fault.code == "InvalidBlockList" || status == 409 || status == 412)
     return say(Code::kFailedPrecondition, fault.message.empty() ? "" : ": " + fault.message);
   if (status >= 400) return say(Code::kInvalidArgument, fault.message.empty() ? "" : ": " + fault.message);
   return say(Code::kInternal, ": an answer that is not expected");

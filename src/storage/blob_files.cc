@@ -128,8 +128,12 @@ Status Blobs::put_file(const std::string& name, const fs::path& file, const File
   }
   UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!fd) return fail(errno_error(file.string(), errno));
-  if (entry.bytes > static_cast<int64_t>(options_.block_bytes))
-    return put_blocks(name, fd.get(), file, entry);
+  if (entry.bytes > static_cast<int64_t>(options_.block_bytes)) {
+    Status put = put_blocks(name, fd.get(), file, entry);
+    // Blocks that were sent may be gone: another writer finished this blob, or the service lost them.
+    if (!put && put.error().code == Code::kFailedPrecondition) put = put_blocks(name, fd.get(), file, entry);
+    return put;
+  }
   std::string bytes(static_cast<size_t>(entry.bytes), '\0');
   TH_RETURN_IF_ERROR(read_exactly(fd.get(), file, 0, bytes));
   Digest sha256(Digest::Kind::kSha256);

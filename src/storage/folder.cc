@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/files.h"
 #include "base/text.h"
@@ -41,6 +42,29 @@ std::string manifest_of(const std::string& base) { return base + "/" + kManifest
 
 std::string data_of(const std::string& base, const std::vector<FileEntry>& files) {
   return base + "/" + sha256_hex(write_manifest(files)).substr(0, 16);
+}
+
+/// No manifest may tell of what is not there: a service that was restarted, or somebody who cleans up, may
+/// have lost a file while others were sent.
+Status put_files(Blobs& blobs, const std::string& data, const fs::path& folder,
+                 const std::vector<FileEntry>& files) {
+  constexpr int kTries = 2;
+  std::string lost;
+  for (int i = 0; i < kTries; ++i) {
+    for (const FileEntry& file : files)
+      TH_RETURN_IF_ERROR(blobs.put_file(data + "/" + file.name, folder / file.name, file));
+    TH_TRY(const std::vector<Blob> list, blobs.list(data + "/"));
+    std::set<std::pair<std::string, int64_t>> there;
+    for (const Blob& blob : list) there.emplace(blob.name, blob.bytes);
+    const auto missing = std::ranges::find_if(files, [&](const FileEntry& file) {
+      return there.count({data + "/" + file.name, file.bytes}) == 0;
+    });
+    if (missing == files.end()) return {};
+    lost = missing->name;
+  }
+  return fail(Code::kUnavailable,
+              fmt::format("az://{}/{}/{}: was written and is not there; does somebody clean up?",
+                          blobs.container(), data, lost));
 }
 
 /// Whether the file is there as the manifest says.
@@ -92,9 +116,7 @@ Status push_folder(Blobs& blobs, const std::string& base, const fs::path& folder
   const bool same = there && *there && **there == files;
   const bool taken = !there || (*there && !same);
   if (taken && if_other == IfOther::kRefuse) return other();
-  const std::string data = data_of(base, files);
-  for (const FileEntry& file : files)
-    TH_RETURN_IF_ERROR(blobs.put_file(data + "/" + file.name, folder / file.name, file));
+  TH_RETURN_IF_ERROR(put_files(blobs, data_of(base, files), folder, files));
   if (same) return {};
   const Status put = blobs.put(manifest_of(base), write_manifest(files), if_other == IfOther::kRefuse);
   if (put || put.error().code != Code::kAlreadyExists) return put;
