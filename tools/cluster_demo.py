@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """make cluster-demo: a Slurm cluster of four nodes in namespaces (tools/testbed). A 4-rank training over Gloo, a node of it killed, the
-job goes on on the others from its checkpoint; torchrun on these; High-Performance Linpack. The nodes share this machine's processors.
+job goes on on the others from its checkpoint; torchrun on these; sbatch on nodes that are off; High-Performance Linpack. The nodes share this machine's processors.
 The last thing printed is one JSON object. --without-hpl: all but Linpack; its fields are null then."""
 
 import json
@@ -98,12 +98,31 @@ def torchrun(nodes):
     say(re.search(r"torch: .*", text)[0])
 
 
+def powered_down():
+    """A batch job on two nodes that are off: slurmctld calls `th slurm resume`, a th-controld on ctl leases hosts for them."""
+    state = {"TH_STATE": str(FOLDER / "th")}
+    (FOLDER / "th").mkdir(mode=0o711)
+    run("ctl", BIN / "th", "up", "--fleet", ROOT / "recipes/fleet/desk.yaml", **state)
+    began = time.time()
+    run("ctl", "srun", "-N2", "true")
+    srun = time.time() - began
+    (FOLDER / "power.sh").write_text(f"#!/bin/sh\ndate +%s.%N > {FOLDER}/started.new\nmv {FOLDER}/started.new {FOLDER}/started\n")
+    began = time.time()
+    run("ctl", "sbatch", "-p", "cloud", "-N2", "--output=/dev/null", FOLDER / "power.sh")
+    started = FOLDER / "started"
+    wait("the batch job on nodes that were off", started.exists, 120)
+    say(f"sbatch on two nodes that were off: {float(started.read_text()) - began:.1f} s from submission to start, by th slurm resume "
+        f"(slurmctld looks every 30 s); srun on two that were up: {srun:.1f} s to its end")
+    run("ctl", "scancel", "--full", "-u", "root")
+    run("ctl", BIN / "th", "down", **state)
+
+
 def hpl():
     """Two processes on one node, as the nodes share two processors. Returns GFLOP/s, and its part of two dgemms at the same time."""
     folder = FOLDER / "hpl"
     folder.mkdir()
     text = run("ctl", "salloc", "-N1", "-n2", "--chdir", folder, "/usr/bin/python3", ROOT / "recipes/mpi/hpl.py", "--seconds", HPL_SECONDS,
-               "--system", "Slurm testbed of namespaces", seconds=900, OMP_NUM_THREADS="1")
+               "--go-first", "--system", "Slurm testbed of namespaces", seconds=900, OMP_NUM_THREADS="1")
     for line in text.splitlines()[:-1]:
         say(line)
     found = json.loads(text.splitlines()[-1])
@@ -114,10 +133,11 @@ def main():
     subprocess.run([str(ROOT / "tools/install.sh"), *PACKAGES], check=True)
     if FOLDER.exists():
         subprocess.run([str(TESTBED), "down", "slurm", str(FOLDER)], check=False)
-    subprocess.run([str(TESTBED), "up", "slurm", str(FOLDER)], check=True)
+    subprocess.run([str(TESTBED), "up", "slurm-elastic", str(FOLDER)], check=True)
     try:
         ranks, resumed, last = train()
         torchrun(3)
+        powered_down()
         gflops, efficiency = (None, None) if "--without-hpl" in sys.argv else hpl()
     except BaseException:
         for log in (FOLDER / "llama/batch.log", FOLDER / "log/slurmctld.log"):

@@ -23,6 +23,7 @@ class ClusterDemo(unittest.TestCase):
             self.assertGreaterEqual(result["resumed_from_step"], 100)
             self.assertEqual(result["last_step"], 400)
             self.assertIn("torch: 3 ranks", done.stdout)
+            self.assertRegex(done.stdout, r"nodes that were off: [0-9.]+ s from submission to start")
             self.assertEqual(os.listdir(folder), [])
 
 
