@@ -22,15 +22,17 @@ void on_signal(int) { static_cast<void>(!::write(wake_pipe[1], "x", 1)); }
 int main(int argc, char** argv) {
   CLI::App app{"The control plane of Thunderhead: decides, makes VMs, starts gangs, answers REST."};
   th::control::DaemonOptions options;
-  std::string state, fleet, policy, cloud;
+  std::string state, fleet, policy, cloud, launcher;
   app.add_option("--state", state, "folder of the ledger, keys, logs and models")->required();
   app.add_option("--fleet", fleet,
                  "what exists, YAML; needed at the first start, then kept in the state folder");
   app.add_option("--policy", policy,
                  "accounts, QOS and priorities, YAML (docs/queue.md); kept in the state folder");
-  app.add_option(
-      "--cloud", cloud,
-      "where VMs come from, YAML (docs/libvirt.md, docs/azure.md); kept in the state folder; default: this machine");
+  app.add_option("--cloud", cloud,
+                 "where VMs come from, YAML (docs/libvirt.md, docs/azure.md); kept in the state folder; "
+                 "default: this machine");
+  app.add_option("--launcher", launcher,
+                 "who starts gangs, YAML (docs/slurm-cluster.md): a Slurm; default: th-node");
   app.add_option("--address", options.address, "address to listen on")->capture_default_str();
   app.add_option("--port", options.port, "port to listen on; 0: that of the last time, else any free one")
       ->capture_default_str();
@@ -39,6 +41,7 @@ int main(int argc, char** argv) {
   if (!fleet.empty()) options.fleet_file = fleet;
   if (!policy.empty()) options.policy_file = policy;
   if (!cloud.empty()) options.cloud_file = cloud;
+  if (!launcher.empty()) options.launcher_file = launcher;
 
   th::init_log("th-controld");
   signal(SIGPIPE, SIG_IGN);

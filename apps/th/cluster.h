@@ -9,9 +9,10 @@
 namespace th::cli {
 
 struct UpOptions {
-  std::string fleet;   // empty: the fleet that the state folder has already
-  std::string policy;  // empty: the one that the state folder has already, else none
-  std::string cloud = {};  // the same
+  std::string fleet;          // empty: the fleet that the state folder has already
+  std::string policy;         // empty: the one that the state folder has already, else none
+  std::string cloud = {};     // the same
+  std::string launcher = {};  // empty: th-node
   int port = 7070;
   int gateway_port = 7080;
 };

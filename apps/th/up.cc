@@ -111,6 +111,11 @@ Result<Daemon> start_controller(const Context& context, const UpOptions& options
       return fail(Code::kNotFound, fmt::format("cloud file {} is not there", options.cloud));
     argv.insert(argv.end(), {"--cloud", fs::absolute(options.cloud)});
   }
+  if (!options.launcher.empty()) {
+    if (!fs::is_regular_file(options.launcher, ec))
+      return fail(Code::kNotFound, fmt::format("launcher file {} is not there", options.launcher));
+    argv.insert(argv.end(), {"--launcher", fs::absolute(options.launcher)});
+  }
   TH_RETURN_IF_ERROR(make_state(context.state));
   return start_daemon(argv, context.state / "controld.json", context.state / "controld.log");
 }
@@ -229,6 +234,8 @@ void add_up(CLI::App& app, Verb& verb) {
   up->add_option("--fleet", options->fleet, "fleet file (default: the one that the state folder has)");
   up->add_option("--policy", options->policy,
                  "accounts, QOS and priorities (default: those of the state folder)");
+  up->add_option("--launcher", options->launcher,
+                 "who starts gangs, YAML (docs/slurm-cluster.md): a Slurm; default: th-node");
   up->add_option("--cloud", options->cloud,
                  "where VMs come from (docs/azure.md; default: that of the state folder, else this machine)");
   up->add_option("--port", options->port, "port of the controller, 0: any")

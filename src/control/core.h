@@ -32,6 +32,7 @@ struct CoreParts {
   Offload offload;
   std::string job_secret = {};  // keys of jobs come of it; empty: jobs get none
   reserve::QueuePolicy policy = reserve::default_policy();
+  launch::Launcher* gangs = nullptr;  // who starts gangs in place of `launcher`: Slurm
 };
 
 class Core {
@@ -43,7 +44,9 @@ class Core {
   const fleet::Fleet& fleet() const { return *parts_.fleet; }
   const std::shared_ptr<const fleet::Fleet>& fleet_ptr() const { return parts_.fleet; }
   cloud::Provider& provider() { return parts_.provider; }
-  launch::Launcher& launcher() { return parts_.launcher; }
+  launch::Launcher& launcher() { return parts_.gangs != nullptr ? *parts_.gangs : parts_.launcher; }
+  /// Whether th-node starts the ranks; else Slurm, which knows a node by the name of its host.
+  bool nodes_start_ranks() const { return parts_.gangs == nullptr; }
   /// The same, where the word is of nodes that call in.
   launch::LocalLauncher& node_launcher() { return parts_.launcher; }
   const registry::Registry& registry() const { return parts_.registry; }

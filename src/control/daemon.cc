@@ -14,6 +14,7 @@
 #include "base/units.h"
 #include "control/api.h"
 #include "control/clouds.h"
+#include "launch/slurm/options.h"
 
 namespace th::control {
 namespace {
@@ -80,6 +81,7 @@ class Daemon::Impl {
   Status open_fleet(const DaemonOptions& options);
   Status open_policy(const DaemonOptions& options);
   Status open_cloud_file(const DaemonOptions& options);
+  Status open_launcher(const DaemonOptions& options);
   Status write_state();
   Status write_keys();
   Status open_server(const DaemonOptions& options);
@@ -97,6 +99,7 @@ class Daemon::Impl {
   std::optional<registry::Registry> registry_;
   std::unique_ptr<cloud::Provider> provider_;
   std::optional<launch::LocalLauncher> launcher_;
+  std::unique_ptr<launch::SlurmLauncher> slurm_;
   std::unique_ptr<Api> api_;
   std::unique_ptr<Controller> controller_;
   std::unique_ptr<http::Server> server_;
@@ -133,6 +136,7 @@ Status Daemon::Impl::open_state(const DaemonOptions& options) {
   TH_TRY(gateway_token_, read_or_make_secret(dir_ / "gateway.token"));
   TH_TRY(admin_key_, read_or_make_secret(dir_ / "admin.key"));
   TH_RETURN_IF_ERROR(open_cloud_file(options));
+  TH_RETURN_IF_ERROR(open_launcher(options));
   TH_RETURN_IF_ERROR(open_server(options));
   TH_TRY(provider_,
          open_cloud(cloud_text_, options.cloud_file.value_or(dir_ / "cloud.yaml").string(), {dir_, url_}));
@@ -179,6 +183,16 @@ Status Daemon::Impl::open_cloud_file(const DaemonOptions& options) {
                     options.cloud_file->string()));
   }
   cloud_text_ = std::move(text);
+  return {};
+}
+
+/// Without a file th-node starts the ranks.
+Status Daemon::Impl::open_launcher(const DaemonOptions& options) {
+  if (!options.launcher_file) return {};
+  TH_TRY(const std::string text, read_file(*options.launcher_file, kMaxCloudBytes));
+  TH_TRY(launch::SlurmOptions slurm, launch::read_slurm_options(text, *options.launcher_file, dir_ / "jobs"));
+  log_info("gangs run under Slurm at {}, for {}", slurm.url, slurm.user);
+  slurm_ = std::make_unique<launch::SlurmLauncher>(std::move(slurm));
   return {};
 }
 
@@ -264,7 +278,8 @@ Status Daemon::Impl::open_controller() {
                   dir_,
                   [this](Work work) { workers_->run(std::move(work)); },
                   sha256_hex("jobs\n" + gateway_token_),
-                  policy_};
+                  policy_,
+                  slurm_.get()};
   TH_TRY(controller_, Controller::start(std::move(parts)));
   api_->attach(*controller_);
   api_->on_shutdown = [this](bool nodes) { shut_down(nodes); };

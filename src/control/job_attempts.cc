@@ -104,9 +104,20 @@ void Jobs::start_ranks(const Job& job, const std::string& slice, std::vector<led
   unstarted_.push_back(id);
 }
 
+Status Jobs::check_launcher(const request::JobSpec& spec) const {
+  if (core_.nodes_start_ranks() || (!spec.batch && spec.step_of.empty() && spec.gpu_milli == 1000)) return {};
+  return fail(
+      Code::kFailedPrecondition,
+      "gangs run under Slurm here, which takes commands and recipes on whole GPUs; give batch scripts to "
+      "Slurm's own sbatch");
+}
+
 void Jobs::start_gangs() {
   for (const std::string& id : std::exchange(unstarted_, {})) {
-    if (Status launched = core_.launcher().start(gang_of(core_.state().jobs.at(id))); !launched) {
+    const Job& job = core_.state().jobs.at(id);
+    Status launched = check_launcher(spec_of(job));
+    if (launched) launched = core_.launcher().start(gang_of(job));
+    if (!launched) {
       gangs_.erase(id);
       cancel(id, "failed", "it could not be started: " + launched.error().message);
     }
@@ -125,7 +136,10 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
   gang.service = job.serves();
   for (const ledger::Rank& rank : job.ranks) {
     const ledger::Vm& vm = core_.state().vms.at(rank.place.vm);
-    launch::RankPlace place{vm.id, vm.id, vm.address.empty() ? "127.0.0.1" : vm.address, {}};
+    launch::RankPlace place{vm.id,
+                            core_.nodes_start_ranks() ? vm.id : vm.host,
+                            vm.address.empty() ? "127.0.0.1" : vm.address,
+                            {}};
     place.gpus.assign(rank.place.gpus.begin(), rank.place.gpus.end());
     gang.ranks.push_back(std::move(place));
   }

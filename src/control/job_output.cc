@@ -12,6 +12,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "launch/slurm/api.h"
 
 namespace th::control {
 namespace {
@@ -127,7 +128,13 @@ int64_t JobOutput::last_line_no(const std::string& job, int64_t attempt) {
 }
 
 std::filesystem::path JobOutput::log_path(const node::TaskId& task) const {
-  return dir_ / task.job / fmt::format("{}.{}.log", task.attempt, task.rank);
+  std::filesystem::path path = dir_ / task.job / fmt::format("{}.{}.log", task.attempt, task.rank);
+  std::error_code ec;
+  if (std::filesystem::exists(path, ec)) return path;
+  // Under Slurm a rank writes it where its job lies.
+  const std::filesystem::path slurms =
+      launch::AttemptFiles(dir_.parent_path() / "jobs" / task.job, task.attempt).log(task.rank);
+  return std::filesystem::exists(slurms, ec) ? slurms : path;
 }
 
 Result<int64_t> JobOutput::append_log(const node::TaskId& task, int64_t offset, std::string_view bytes) {

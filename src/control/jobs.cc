@@ -61,13 +61,13 @@ void Jobs::restore() {
   for (const auto& [id, active] : core_.active_jobs()) {
     const Job& job = *active;
     if (job.attempt == 0 || job.slice.empty()) continue;  // nothing runs of what was put back
+    core_.launcher().restore_metrics({id, static_cast<int>(job.attempt), 0},
+                                     output_.last_line_no(id, job.attempt));
     if (Status started = core_.launcher().start(gang_of(job)); !started) {
       log_error("{}: {}", id, started.error().message);
       continue;
     }
     gangs_.insert(id);
-    core_.node_launcher().restore_metrics({id, static_cast<int>(job.attempt), 0},
-                                          output_.last_line_no(id, job.attempt));
     // The line of a checkpoint may be stored and its event not be.
     const StoredLine* saved = output_.last(id, "checkpoint");
     if (saved && saved->step >= 0 && saved->step != job.checkpoint_step) {
@@ -179,7 +179,7 @@ bool Jobs::over_time(const Job& job) {
   return std::all_of(job.ranks.begin(), job.ranks.end(), [&](const ledger::Rank& rank) {
     const ledger::Vm& vm = core_.state().vms.at(rank.place.vm);
     const bool lost = vm.state == ledger::VmState::kDown || vm.state == ledger::VmState::kDeleted;
-    return lost || core_.node_launcher().heard(vm.id);
+    return lost || !core_.nodes_start_ranks() || core_.node_launcher().heard(vm.id);
   });
 }
 

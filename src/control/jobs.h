@@ -108,6 +108,8 @@ class Jobs {
   void start_attempt(const ledger::Job& job, const ledger::Slice& slice, const reserve::Plan& plan);
   void start_ranks(const ledger::Job& job, const std::string& slice, std::vector<ledger::RankPlace> ranks,
                    int64_t gpu_milli);
+  /// Whether who starts gangs can start this one.
+  Status check_launcher(const request::JobSpec& spec) const;
   void start_gangs();
   void start_steps();
   void step_of_job(const ledger::Job& job);

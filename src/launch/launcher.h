@@ -99,6 +99,9 @@ class Launcher {
   /// The lines up to `line_no` of the task are stored: they are not sent again.
   virtual void ack_metrics(const node::TaskId& task, int64_t line_no) = 0;
 
+  /// After a restart, before start(): lines up to `line_no` of the task are stored already and make no event.
+  virtual void restore_metrics(const node::TaskId& task, int64_t line_no) = 0;
+
   /// What happened since the last call, oldest first.
   virtual std::vector<Event> take_events() = 0;
 };

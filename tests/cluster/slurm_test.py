@@ -12,6 +12,9 @@ from pathlib import Path
 
 BIN, SOURCE = Path(os.environ["TH_BIN"]), Path(os.environ["TH_SOURCE"])
 TESTBED = SOURCE / "tools/testbed"
+sys.path.insert(0, str(SOURCE / "tests/integration"))
+from cluster import wait_for  # noqa: E402
+
 RECIPE = (SOURCE / "recipes/train/llama-tiny.yaml").read_text().replace("../data", str(SOURCE / "recipes/data"))
 
 
@@ -107,6 +110,43 @@ class Slurm(unittest.TestCase):
         text = process.communicate(timeout=120)[0]
         self.assertEqual(process.returncode, 0, text)
         self.assertIn("[  SKIPPED ] 1 test,", text)  # the next one
+
+    def th(self, *argv, status=0, seconds=120):
+        done = subprocess.run([TESTBED, "run", self.folder, "ctl", f"{BIN}/th", *map(str, argv)], text=True, timeout=seconds,
+                              capture_output=True, env={**os.environ, "TH_STATE": f"{self.folder}/th"})
+        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+        return done.stderr + done.stdout
+
+    def test_controller_runs_gangs_under_slurm(self):
+        folder = Path(self.folder)
+        (folder / "th").mkdir(mode=0o711)
+        fleet = folder / "fleet.yaml"
+        fleet.write_text("name: testbed\nsites:\n  - id: s\n    racks:\n      - id: r\n        power_budget_w: 300\n        leaf: leaf1\n"
+                         "        hosts:\n          - {id: n1, series: LOCAL}\n          - {id: n2, series: LOCAL}\n"
+                         "switches:\n  - {id: leaf1, tier: leaf}\n")
+        launcher = folder / "launcher.yaml"
+        launcher.write_text("slurm:\n  url: http://10.77.0.1:6820\n  user: root\n  token_file: token\n  partition: batch\n  account: lab\n")
+        self.assertIn("token file", self.th("up", "--fleet", fleet, "--launcher", launcher, status=1))  # there is none yet
+        token = folder / "token"
+        token.touch(0o600)
+        token.write_text(self.on("ctl", "scontrol", "token", "username=root", "lifespan=3600"))
+        self.th("up", "--fleet", fleet, "--launcher", launcher)
+        try:
+            self.th("slice", "create", "demo", "--gpus", 4, "--series", "LOCAL", "--for", "1h")
+            job = json.loads(self.th("--json", "submit", "--slice", "demo", "--gpus", 4, "--wait", "--workdir", "/", "--", "sh", "-c",
+                                     "echo rank $RANK of $WORLD_SIZE on $(hostname)").splitlines()[-1])
+            log = self.th("logs", job["id"])
+            for rank, node in enumerate(("n1", "n1", "n2", "n2")):
+                self.assertIn(f"rank {rank} of 4 on {node}", log)
+            self.th("submit", "--slice", "demo", "--gpus", 1, "--wait", "--retries", 0, "--workdir", "/", "--", "sh", "-c", "exit 7", status=7)
+            job = json.loads(self.th("--json", "submit", "--slice", "demo", "--detach", "--gpus", 2, "--workdir", "/", "--", "sleep",
+                                     "600").splitlines()[-1])["id"]
+            wait_for("Slurm to run it", lambda: f"th:{job}.1 R" in self.on("ctl", "squeue", "-h", "-o", "%j %t"))
+            self.th("cancel", job)
+            wait_for("Slurm to have ended it", lambda: f"th:{job}.1" not in self.on("ctl", "squeue", "-h", "-o", "%j %t"))
+            self.assertIn("Slurm's own sbatch", self.th("sbatch", "-p", "demo", "-n", 1, "--wait", "--wrap", "true", status=1) + self.th("jobs"))
+        finally:
+            self.th("down")
 
     def test_launcher_loses_a_node(self):
         process, jobs = self.launcher_test("--gtest_filter=*ALostNode*", TH_SLURM_KILLS="1")

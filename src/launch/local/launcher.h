@@ -34,8 +34,7 @@ class LocalLauncher final : public Launcher {
   /// A line of the task could not be stored: what was not acked makes events again when it is sent again.
   void refuse_metrics(const node::TaskId& task);
 
-  /// After a restart: lines up to `line_no` of the task are stored already and make no event.
-  void restore_metrics(const node::TaskId& task, int64_t line_no);
+  void restore_metrics(const node::TaskId& task, int64_t line_no) override;
 
   /// Generation of the VM's desired list; changes whenever the list does.
   int64_t generation(std::string_view vm) const;

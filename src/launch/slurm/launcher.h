@@ -49,8 +49,7 @@ class SlurmLauncher final : public Launcher {
   void ack_metrics(const node::TaskId& task, int64_t line_no) override;
   std::vector<Event> take_events() override;
 
-  /// After a restart, before start(): lines up to `line_no` of the task are stored already.
-  void restore_metrics(const node::TaskId& task, int64_t line_no);
+  void restore_metrics(const node::TaskId& task, int64_t line_no) override;
   /// What a rank has written; the file is there once it runs.
   std::filesystem::path log_of(const node::TaskId& task) const;
 
