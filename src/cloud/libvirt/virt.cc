@@ -41,8 +41,8 @@ Code code_of(int number, std::string_view message) {
 
 Error libvirt_error(std::string_view doing) {
   const virErrorPtr error = virGetLastError();
-  const std::string message =
-      error != nullptr && error->message != nullptr ? error->message : "unknown error";
+  std::string message = error != nullptr && error->message != nullptr ? error->message : "unknown error";
+  if (message.find("keepalive") != message.npos) message += "; libvirtd gives no answer, restart it";
   return {code_of(error == nullptr ? 0 : error->code, message), fmt::format("{}: {}", doing, message)};
 }
 
