@@ -1,4 +1,4 @@
-// th-train run RECIPE | check RECIPE | check-gradients
+// th-train run RECIPE | check RECIPE | check-gradients | all-reduce
 
 #include <fmt/format.h>
 #include <signal.h>
@@ -9,6 +9,7 @@
 #include <string_view>
 #include <thread>
 
+#include "all_reduce.h"
 #include "base/log.h"
 #include "check_gradients.h"
 #include "collective/connect/connect.h"
@@ -58,6 +59,7 @@ int main(int argc, char** argv) {
   init_log("th-train");
   if (argc > 1 && std::string_view(argv[1]) == "check-gradients")
     return check_gradients_command(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "all-reduce") return all_reduce_command(argc - 1, argv + 1);
   CLI::App app(
       "Trains a model from a recipe, alone or as a rank of a gang (RANK, WORLD_SIZE, MASTER_ADDR, "
       "MASTER_PORT)");
@@ -68,6 +70,7 @@ int main(int argc, char** argv) {
   for (CLI::App* command : {run_command, check_command})
     command->add_option("recipe", file, "recipe.yaml")->required();
   app.add_subcommand("check-gradients", "compare every backward pass with finite differences");
+  app.add_subcommand("all-reduce", "measure how fast the ranks of a gang add numbers up");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -56,6 +56,7 @@ void add_up(CLI::App& app, Verb& verb);
 void add_fleet(CLI::App& app, Verb& verb);
 void add_slice(CLI::App& app, Verb& verb);
 void add_queue(CLI::App& app, Verb& verb);
+void add_stack(CLI::App& app, Verb& verb);
 void add_submit(CLI::App& app, Verb& verb);
 void add_launch(CLI::App& app, Verb& verb);
 void add_job(CLI::App& app, Verb& verb);

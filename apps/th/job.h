@@ -13,7 +13,7 @@ namespace th::cli {
 
 struct SubmitOptions {
   std::string recipe;  // a file; or Context::command
-  std::string slice = {}, name = {}, time = {}, memory = {}, workdir = {};
+  std::string slice = {}, name = {}, time = {}, memory = {}, workdir = {}, stack = {};
   std::optional<int64_t> gpus = {}, retries = {};
   std::vector<std::string> env = {};  // NAME=VALUE
   bool follow = false, wait = false, detach = false;

@@ -42,6 +42,12 @@ void print_offer(const Context& context, const Json& offer) {
   context.say(fmt::format("start   {}", start));
   context.say(fmt::format("hosts   {}", hosts_line(list_of(offer, "hosts"))));
   context.say(fmt::format("why     {}", text_of(offer, "placement")));
+  if (const Json cloud = object_of(offer, "cloud"); !text_of(cloud, "reason").empty()) {
+    context.say(fmt::format("cloud   {}", text_of(cloud, "reason")));
+  } else if (int_of(cloud, "microusd_per_vm_hour") > 0) {
+    context.say(fmt::format("cloud   {} a VM-hour, {}", format_money(int_of(cloud, "microusd_per_vm_hour")),
+                            text_of(cloud, "where")));
+  }
   if (auto reason = text_of(object_of(offer, "reason"), "text"); !reason.empty()) {
     context.say(fmt::format("waits   {}", reason));
   }
@@ -88,8 +94,10 @@ Result<Json> wait_ready(Context& context, const std::string& name) {
     if (state == "ready") return slice;
     if (state != "held" && state != "starting" && state != "degraded") {
       std::string reason = text_of(slice, "reason");
-      return fail(Code::kFailedPrecondition, fmt::format("slice {} is {}{}{}; see: th why {}", name, state,
-                                                         reason.empty() ? "" : ": ", reason, name));
+      const std::string code = text_of(slice, "code");
+      return fail(code.empty() ? Code::kFailedPrecondition : code_from_name(code),
+                  fmt::format("slice {} is {}{}{}; see: th why {}", name, state, reason.empty() ? "" : ": ",
+                              reason, name));
     }
     if (int_of(slice, "start_ns") > Env::real().unix_ns() + kMinute) return slice;  // leased for later
     std::string line = fmt::format("slice {} is {}, {}", name, state, nodes_line(slice));
@@ -180,6 +188,12 @@ Result<Json> body_of(const SliceOptions& options) {
         std::pair("segment", options.segment)}) {
     if (count > 0) body[field] = count;
   }
+  if (!options.idle.empty()) {
+    TH_TRY(body["idle_ns"], parse_duration_ns(options.idle));
+  }
+  if (!options.stack.empty()) body["stack"] = options.stack;
+  if (!options.or_series.empty()) body["or_series"] = options.or_series;
+  if (!options.zones.empty()) body["zones"] = options.zones;
   if (options.spread) body["spread"] = true;
   if (options.spot) body["spot"] = true;
   return body;
@@ -227,6 +241,13 @@ void add_slice(CLI::App& app, Verb& verb) {
                      "GPUs, rounded up to whole hosts; 8-64: the most that start in time");
   create->add_option("--nodes", options->nodes, "whole hosts instead; 2-4: the most that start in time");
   create->add_option("--series", options->series, "VM series, see: th fleet")->required();
+  create
+      ->add_option("--or-series", options->or_series, "series to take, in this order, where it cannot be had")
+      ->delimiter(',');
+  create->add_option("--zone", options->zones, "zones of the cloud's region, tried in this order; else any")
+      ->delimiter(',');
+  create->add_option("--stack", options->stack, "software that its nodes have to hold, see: th stack list");
+  create->add_option("--idle", options->idle, "released when nothing ran on it for so long: 30m");
   create->add_option("--for", options->duration, "how long: 90s, 1h30m, 2d")->required();
   create->add_option("--max-price", options->max_price, "at most so many dollars a GPU-hour");
   create->add_option("--budget", options->budget, "at most so many dollars in all");

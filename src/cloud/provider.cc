@@ -51,8 +51,11 @@ Result<Quote> Provider::quote(const QuoteVms& request, int64_t) {
 }
 
 Result<VmState> Provider::stop(std::string_view vm, int64_t timeout_ns) {
-  TH_TRY(VmState state, describe(vm, timeout_ns));
+  auto known = describe(vm, timeout_ns);
   TH_RETURN_IF_ERROR(remove(vm, timeout_ns));
+  VmState state;
+  if (known) state = *std::move(known);
+  state.vm = vm;
   state.phase = VmPhase::kDead;
   state.detail = "stopped";
   return state;

@@ -34,6 +34,7 @@ struct CreateVms {
   bool spot = false;             // cheaper, and may be taken away after a notice
   std::string zone = {};         // of the provider's region; empty: any
   std::string reservation = {};  // of reserve(); empty: none
+  std::string image = {};        // what they boot from, in the provider's words; empty: its default
 };
 
 struct QuoteVms {
@@ -103,6 +104,9 @@ class Provider {
  public:
   virtual ~Provider() = default;
 
+  /// "local", "azure": what stacks name their images by.
+  virtual std::string_view kind() const { return "other"; }
+
   /// Whether it makes VMs of this series at all. Does not block. Errors: kUnsatisfiable.
   virtual Status check_series(std::string_view series) const = 0;
 
@@ -129,7 +133,8 @@ class Provider {
   virtual Result<std::vector<VmState>> list(int64_t timeout_ns) = 0;
 
   /// Ends the VM and everything that ran on it, and leaves nothing behind. A VM that does not exist is a
-  /// success. Errors: kDeadlineExceeded (call again), kUnavailable.
+  /// success. Errors: kFailedPrecondition (a cloud that bills it: stop() it first), kDeadlineExceeded (call
+  /// again), kUnavailable.
   virtual Status remove(std::string_view vm, int64_t timeout_ns) = 0;
 
   /// Ends the VM, and with it its cost, but keeps it listed as dead with created_ns and ended_ns, so that no

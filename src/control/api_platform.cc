@@ -3,16 +3,33 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "base/units.h"
 #include "control/api.h"
+#include "control/stacks.h"
 #include "control/views.h"
 
 namespace th::control {
 namespace {
 
+constexpr int64_t kQuoteNs = 20 * kSecond;
+
 Result<const ledger::Slice*> find_slice(Controller& c, const http::Request& request) {
   const std::string& name = request.params.at("name");
   if (const ledger::Slice* slice = c.core.state().find_slice(name)) return slice;
   return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
+}
+
+/// The offer, and what the cloud says to it; whether it can be had is only known when it is made.
+void send_with_quote(Controller& c, const http::Responder& responder, const Json& offer,
+                     const cloud::QuoteVms& asked) {
+  c.core.offload([&c, responder, offer, asked]() -> std::function<void()> {
+    const auto quote = c.core.provider().quote(asked, kQuoteNs);
+    Json out = offer;
+    out["cloud"] = quote
+                       ? Json{{"microusd_per_vm_hour", quote->microusd_per_vm_hour}, {"where", quote->where}}
+                       : Json{{"code", code_name(quote.error().code)}, {"reason", quote.error().message}};
+    return [responder, out] { responder.send(out); };
+  });
 }
 
 }  // namespace
@@ -64,19 +81,46 @@ void Api::add_fleet_routes(http::Router& router) {
         });
 }
 
+void Api::add_stack_routes(http::Router& router) {
+  read(router, "/api/v1/stacks", [](Controller& c, const http::Request&) -> Result<Json> {
+    Json items = Json::array();
+    for (const registry::Stack& stack : all_stacks(c.core.state())) items.push_back(stack_json(stack));
+    return list_json(std::move(items));
+  });
+  read(router, "/api/v1/stacks/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
+    TH_TRY(const registry::Stack stack, find_stack(c.core.state(), request.params.at("name")));
+    return stack_json(stack);
+  });
+  // Its command runs on every node of a slice that names it.
+  write(router, "POST", "/api/v1/stacks", Role::kAdmin,
+        [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
+          TH_RETURN_IF_ERROR(check_fields(body, {"yaml"}));
+          TH_TRY(const std::string yaml, get_string(body, "yaml"));
+          TH_TRY(const registry::Stack stack, add_stack(c.core, yaml));
+          return Answer(stack_json(stack));
+        });
+}
+
 void Api::add_slice_routes(http::Router& router) {
   // Asking changes nothing, so it is no command and leaves no answer behind.
   add(router, "POST", "/api/v1/offers", Role::kUser,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
         if (request.body.size() > kMaxBodyBytes)
           return responder.send(error_json({Code::kInvalidArgument, "body: at most 1 MiB is taken"}), 413);
-        auto offer = [&]() -> Result<Json> {
+        auto made = [&]() -> Status {
           TH_TRY(const Json body, parse_json(request.body, "body"));
           TH_TRY(const request::SliceSpec spec, request::slice_spec_from_json(body));
           TH_TRY(const Offer offer, c.slices.offer(spec, c.jobs.reservations()));
-          return offer_json(c, spec.series, offer);
+          if (c.core.provider().kind() == "local") {
+            responder.send(offer_json(c, offer));
+          } else {
+            send_with_quote(c, responder, offer_json(c, offer),
+                            {offer.series, static_cast<int64_t>(offer.plan.hosts.size()), spec.spot,
+                             spec.zones.empty() ? "" : spec.zones[0]});
+          }
+          return {};
         }();
-        offer ? responder.send(*offer) : responder.fail(offer.error());
+        if (!made) responder.fail(made.error());
       });
   write(router, "POST", "/api/v1/slices", Role::kUser,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {

@@ -162,10 +162,10 @@ TEST_F(ApiTest, EventsResumeInOrderAndWithoutGaps) {
     }
     return ids;
   };
-  // Four events of keys, and two of the slice.
-  EXPECT_THAT(ids_after("0"), ::testing::ElementsAre(1, 2, 3, 4, 5, 6));
-  EXPECT_THAT(ids_after("3"), ::testing::ElementsAre(4, 5, 6));
-  EXPECT_THAT(ids_after("6"), ::testing::IsEmpty());
+  // Four events of keys, and three of the slice.
+  EXPECT_THAT(ids_after("0"), ::testing::ElementsAre(1, 2, 3, 4, 5, 6, 7));
+  EXPECT_THAT(ids_after("3"), ::testing::ElementsAre(4, 5, 6, 7));
+  EXPECT_THAT(ids_after("7"), ::testing::IsEmpty());
 }
 
 TEST_F(ApiTest, UsageIsTakenOnce) {

@@ -14,12 +14,6 @@ namespace {
 
 using ledger::RankPlace;
 
-std::string quoted(const std::string& word) {
-  std::string out = "'";
-  for (char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
 /// "2(x3),1": how many tasks each node has.
 std::string tasks_per_node(const std::vector<int64_t>& counts) {
   std::vector<std::string> parts;
@@ -41,6 +35,12 @@ std::vector<int64_t> counts_of(const std::vector<RankPlace>& places, const std::
 }
 
 }  // namespace
+
+std::string quoted(const std::string& word) {
+  std::string out = "'";
+  for (char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
 
 std::string number_of_job(const std::string& id) { return id.starts_with("job-") ? id.substr(4) : id; }
 

@@ -13,6 +13,9 @@ namespace th::control {
 /// "12" of "job-12".
 std::string number_of_job(const std::string& id);
 
+/// One word of a shell command.
+std::string quoted(const std::string& word);
+
 /// Every place that the last attempt holds, in node order: its ranks' and those kept for steps; GPUs of one
 /// node together.
 std::vector<ledger::RankPlace> places_of(const ledger::Job& job);

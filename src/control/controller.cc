@@ -5,12 +5,15 @@ namespace th::control {
 Controller::Controller(CoreParts parts)
     : core(parts),
       output(parts.state_dir / "logs"),
-      slices(core),
+      checks(core),
+      slices(core, checks),
       models(core),
       jobs(core, slices, output, models),
-      nodes(core, slices, output),
+      nodes(core, slices, checks, output),
       notices(core, slices, jobs),
-      deployments(core, jobs) {}
+      deployments(core, jobs) {
+  jobs.take_check = [this](const launch::Event& event) { return checks.gangs.take(event); };
+}
 
 Result<std::unique_ptr<Controller>> Controller::start(CoreParts parts) {
   std::unique_ptr<Controller> out(new Controller(std::move(parts)));
@@ -36,6 +39,7 @@ Status Controller::step() {
   // Jobs first: what they end decides what slices may be released; twice, since slices in turn end jobs.
   jobs.step();
   slices.step();
+  checks.gangs.step();
   nodes.step();
   notices.step();
   jobs.step();

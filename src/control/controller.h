@@ -7,6 +7,7 @@
 #include "control/job_output.h"
 #include "control/jobs.h"
 #include "control/models.h"
+#include "control/node_checks.h"
 #include "control/nodes.h"
 #include "control/notices.h"
 #include "control/slices.h"
@@ -27,6 +28,7 @@ class Controller {
 
   Core core;
   JobOutput output;
+  NodeChecks checks;
   Slices slices;
   Models models;
   Jobs jobs;

@@ -10,6 +10,7 @@
 #include "control/batch.h"
 #include "control/jobs.h"
 #include "control/placing.h"
+#include "control/stacks.h"
 #include "launch/rendezvous.h"
 
 namespace th::control {
@@ -155,6 +156,11 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
     gang.argv = serve_command(spec.name, address, job.master_port);
     gang.ready_url = fmt::format("http://{}:{}/health", address, job.master_port);
   }
+  if (!slice.requested.stack.empty()) {
+    // Its version was found when the slice was made, and stays.
+    if (const auto stack = find_stack(core_.state(), slice.requested.stack))
+      gang.env.insert(stack->environment.begin(), stack->environment.end());
+  }
   return gang;
 }
 
@@ -193,6 +199,7 @@ void Jobs::take_events() {
   for (auto events = core_.launcher().take_events(); !events.empty();
        events = core_.launcher().take_events()) {
     for (const launch::Event& event : events) {
+      if (take_check && take_check(event)) continue;
       std::visit([this](const auto& e) { take(e); }, event);
     }
   }

@@ -58,6 +58,8 @@ class Jobs {
   reserve::Snapshot reservations() const;
   /// Called for each metrics line that is new.
   std::function<void(const std::string& job, const StoredLine& line)> on_metrics;
+  /// An event of the launcher; whether it is of a gang that is no job.
+  std::function<bool(const launch::Event& event)> take_check;
   /// Called when a serving job's replica answers.
   std::function<void(const std::string& job, const std::string& url)> on_ready;
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "control/end_vm.h"
 
 namespace th::control {
 namespace {
@@ -19,7 +20,9 @@ using ledger::VmState;
 constexpr int64_t kSuspectNs = 5 * kSecond;
 constexpr int64_t kSilentNs = 15 * kSecond;
 
-bool is_up(const Vm& vm) { return vm.state == VmState::kUp || vm.state == VmState::kReady; }
+bool is_up(const Vm& vm) {
+  return vm.state == VmState::kUp || vm.state == VmState::kReady || vm.state == VmState::kKept;
+}
 
 Status check_wanted(const ledger::State& state, const std::string& name) {
   const auto vm = state.vms.find(name);
@@ -88,7 +91,9 @@ void Nodes::take_validation(const Vm& vm, const node::SyncRequest& request) {
   if (!request.validation->ok) {
     slices_.node_down(vm.id, failed_checks(*request.validation));
   } else if (vm.state == VmState::kUp || vm.boot_id != request.boot_id) {
-    core_.stage(ledger::NodeValidated{vm.id, request.boot_id, request.address});
+    // One that was kept and started anew is not what it was.
+    if (vm.state == VmState::kKept) return slices_.node_down(vm.id, "it was started anew while it was kept");
+    checks_.dialled_in(vm, request.boot_id, request.address);
   }
 }
 
@@ -128,25 +133,33 @@ void Nodes::step() {
 /// `pause_ns`: how long this program itself did not run; nobody could be heard in that time.
 void Nodes::look_for_silent(int64_t pause_ns) {
   const int64_t now_ns = core_.monotonic_ns(), first_word_ns = core_.provider().patience().first_word_ns;
-  for (const std::string& id : core_.active_slices()) {
-    for (const std::string& name : core_.state().slices.at(id).vms) {
-      const Vm& vm = core_.state().vms.at(name);
-      if (!is_up(vm) || slices_.removing(name)) {
-        seen_.erase(name);
-        continue;
-      }
-      Seen& seen = seen_[name];
-      if (seen.since_ns == 0) seen.since_ns = now_ns;
-      seen.since_ns += pause_ns;
-      if (seen.heard_ns) seen.heard_ns += pause_ns;
-      const bool silent =
-          seen.heard_ns ? now_ns - seen.heard_ns > kSilentNs : now_ns - seen.since_ns > first_word_ns;
-      if (silent) {
-        slices_.node_down(name, fmt::format("it was not heard of for {}",
-                                            format_duration(seen.heard_ns ? kSilentNs : first_word_ns)));
-      }
+  for (const std::string& name : watched()) {
+    const Vm& vm = core_.state().vms.at(name);
+    if (!is_up(vm) || slices_.removing(name)) {
+      seen_.erase(name);
+      continue;
+    }
+    Seen& seen = seen_[name];
+    if (seen.since_ns == 0) seen.since_ns = now_ns;
+    seen.since_ns += pause_ns;
+    if (seen.heard_ns) seen.heard_ns += pause_ns;
+    const bool silent =
+        seen.heard_ns ? now_ns - seen.heard_ns > kSilentNs : now_ns - seen.since_ns > first_word_ns;
+    if (silent) {
+      slices_.node_down(name, fmt::format("it was not heard of for {}",
+                                          format_duration(seen.heard_ns ? kSilentNs : first_word_ns)));
     }
   }
+}
+
+/// VMs of slices, and those that are kept.
+std::vector<std::string> Nodes::watched() const {
+  std::vector<std::string> out(core_.state().kept_vms.begin(), core_.state().kept_vms.end());
+  for (const std::string& id : core_.active_slices()) {
+    const auto& vms = core_.state().slices.at(id).vms;
+    out.insert(out.end(), vms.begin(), vms.end());
+  }
+  return out;
 }
 
 void Nodes::ask_provider() {
@@ -176,20 +189,17 @@ void Nodes::compare(const std::vector<cloud::VmState>& there, int64_t asked_ns) 
     const bool orphan = known == core_.state().vms.end() || known->second.state == VmState::kDeleted;
     if (orphan) remove_orphan(vm.vm);
   }
-  const auto active = core_.active_slices();
-  for (const std::string& id : active) {
-    for (const std::string& name : core_.state().slices.at(id).vms) {
-      const Vm& vm = core_.state().vms.at(name);
-      const auto seen = seen_.find(name);
-      // Only what was up before the question was asked can be judged by its answer.
-      if (!is_up(vm) || slices_.removing(name) || seen == seen_.end() || seen->second.since_ns >= asked_ns)
-        continue;
-      const auto found = by_name.find(name);
-      if (found == by_name.end()) {
-        slices_.node_down(name, "its VM does not exist any more");
-      } else if (found->second->phase == cloud::VmPhase::kDead) {
-        slices_.node_down(name, found->second->detail.empty() ? "its VM is dead" : found->second->detail);
-      }
+  for (const std::string& name : watched()) {
+    const Vm& vm = core_.state().vms.at(name);
+    const auto seen = seen_.find(name);
+    // Only what was up before the question was asked can be judged by its answer.
+    if (!is_up(vm) || slices_.removing(name) || seen == seen_.end() || seen->second.since_ns >= asked_ns)
+      continue;
+    const auto found = by_name.find(name);
+    if (found == by_name.end()) {
+      slices_.node_down(name, "its VM does not exist any more");
+    } else if (found->second->phase == cloud::VmPhase::kDead) {
+      slices_.node_down(name, found->second->detail.empty() ? "its VM is dead" : found->second->detail);
     }
   }
 }
@@ -198,14 +208,9 @@ void Nodes::remove_orphan(const std::string& vm) {
   if (orphans_.count(vm)) return;
   orphans_[vm] = true;
   log_warn("VM {} belongs to no slice; deleting it", vm);
-  core_.after_commit([this, vm] {
-    core_.offload([this, vm]() -> std::function<void()> {
-      Status removed = core_.provider().remove(vm, core_.provider().patience().remove_ns);
-      return [this, vm, removed] {
-        orphans_.erase(vm);
-        if (!removed) log_warn("VM {}: could not be deleted: {}", vm, removed.error().message);
-      };
-    });
+  end_vm(core_, vm, [this, vm](const Status& removed) {
+    orphans_.erase(vm);
+    if (!removed) log_warn("VM {}: could not be deleted: {}", vm, removed.error().message);
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "control/core.h"
 #include "control/job_output.h"
@@ -15,7 +16,8 @@ namespace th::control {
 
 class Nodes {
  public:
-  Nodes(Core& core, Slices& slices, JobOutput& output) : core_(core), slices_(slices), output_(output) {}
+  Nodes(Core& core, Slices& slices, NodeChecks& checks, JobOutput& output)
+      : core_(core), slices_(slices), checks_(checks), output_(output) {}
 
   /// The VM that dials in as `name` with this token. A node that does not know what its VM is called here
   /// gives the cloud's name for it; the token tells then. Errors: kPermissionDenied (no longer wanted: the
@@ -49,11 +51,13 @@ class Nodes {
   void ask_provider();
   void compare(const std::vector<cloud::VmState>& there, int64_t asked_ns);
   void remove_orphan(const std::string& vm);
+  std::vector<std::string> watched() const;
   void look_for_silent(int64_t pause_ns);
   void take_validation(const ledger::Vm& vm, const node::SyncRequest& request);
 
   Core& core_;
   Slices& slices_;
+  NodeChecks& checks_;
   JobOutput& output_;
   std::map<std::string, Seen> seen_;
   std::map<std::string, Waiting> waiting_;

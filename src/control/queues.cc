@@ -9,6 +9,7 @@
 #include "control/batch.h"
 #include "control/jobs.h"
 #include "control/placing.h"
+#include "control/stacks.h"
 
 namespace th::control {
 namespace {
@@ -151,7 +152,9 @@ void Jobs::plan_slices() {
       ledger::Owner owner = job.owner;
       owner.account = account_of(owner), owner.qos = qos_of(owner);
       owner.reservation = pending[decision.index].reservation;
-      slices_.lease_for_job(id, pending[decision.index].request.series, *decision.start, owner);
+      const auto stack = find_stack(core_.state(), spec_of(job).stack);
+      slices_.lease_for_job(id, pending[decision.index].request.series, stack ? stack->id() : std::string(),
+                            *decision.start, owner);
       waiting_.erase(id);
       continue;
     }

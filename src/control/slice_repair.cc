@@ -61,6 +61,8 @@ Status Slices::replace(const Slice& slice, const Share& lost) {
     return fail(Code::kUnsatisfiable,
                 fmt::format("no single host has the {} GPUs that {} had", lost.gpus, lost.host));
   }
+  if (!warm_.make_room(slice, replacement))
+    return fail(Code::kUnavailable, "a VM that was kept on " + replacement[0].host + " is being deleted");
   core_.stage(ledger::SliceHostReplaced{slice.terms.slice, lost.host, replacement[0]});
   request_vm(slice, replacement[0]);
   return {};
@@ -80,7 +82,8 @@ void Slices::replace_at_start(const Slice& slice, const Share& lost) {
         id, fmt::format("{}; {} nodes that did not come up were replaced before it", reason, replaced)});
     return;
   }
-  if (Status made = replace(slice, lost); !made)
+  const Status made = replace(slice, lost);
+  if (!made && made.error().code != Code::kUnavailable)
     core_.stage(ledger::SliceFailed{id, reason + "; " + made.error().message});
 }
 

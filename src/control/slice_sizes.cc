@@ -1,4 +1,4 @@
-// What slices are offered for, and how a live one grows and shrinks.
+// How a live slice grows and shrinks, and the end of those whose time is over.
 
 #include <fmt/format.h>
 
@@ -31,66 +31,6 @@ const Vm* added_vm(const ledger::State& state, const Slice& slice, const std::st
 }
 
 }  // namespace
-
-reserve::Pending Slices::pending_of(const request::SliceSpec& spec) const {
-  reserve::Pending pending;
-  pending.request = reserve::request_of(spec);
-  pending.who.account = account_of(core_.caller()), pending.who.user = core_.caller().user;
-  pending.who.qos = spec.spot ? std::string(reserve::kSpotQos) : qos_of(core_.caller());
-  pending.who.submitted_ns = core_.now_ns();
-  pending.min_gpus = spec.min_gpus, pending.spot = spec.spot, pending.budget_microusd = spec.budget_microusd;
-  if (spec.deadline_ns != 0) pending.deadline_ns = spec.deadline_ns;
-  return pending;
-}
-
-/// A slice is its owner's until its end, so that only a spot one may live on what others lend.
-tl::expected<reserve::Plan, reserve::Refusal> Slices::decide(const reserve::Snapshot& reservations,
-                                                             const reserve::Pending& pending) const {
-  const int64_t now_ns = core_.now_ns();
-  // What a slice grows by is paid in the budget's period in which the slice was acquired.
-  const reserve::Accounts accounts(core_.policy(),
-                                   core_.tenants().standing(core_.state(), pending.who.submitted_ns),
-                                   core_.tenants().uses(now_ns));
-  auto plan = reserve::decide_for(reservations, pending, accounts, core_.policy(), {}, true, now_ns);
-  if (!plan || pending.spot) return plan;
-  auto borrows_at = [&](int64_t time_ns) {
-    return accounts.borrows(pending.who.account, plan->gpus, time_ns);
-  };
-  // What is promised for later counts from its start on.
-  const bool borrows_later = std::ranges::any_of(accounts.uses(), [&](const reserve::Use& use) {
-    return plan->start_ns < use.start_ns && use.start_ns < plan->end_ns && borrows_at(use.start_ns);
-  });
-  if (!borrows_later && !borrows_at(plan->start_ns)) return plan;
-  reserve::Refusal refusal;
-  refusal.reason = reserve::Reason::kQuota;
-  refusal.text =
-      fmt::format("'{}' is over the quota of account {}, and what its siblings lend can be taken back",
-                  pending.request.name, pending.who.account);
-  reserve::Change change;
-  change.text = "ask for a spot slice";
-  refusal.changes.push_back(std::move(change));
-  return tl::unexpected(std::move(refusal));
-}
-
-Result<Offer> Slices::offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const {
-  TH_RETURN_IF_ERROR(core_.provider().check_series(spec.series));
-  auto plan = decide(reservations, pending_of(spec));
-  if (!plan && !plan.error().later) return fail(plan.error().error());
-  Offer offer;
-  offer.plan = plan ? *plan : *plan.error().later;
-  if (!plan) {
-    offer.sooner = plan.error().changes.empty() ? plan.error().text : plan.error().changes[0].text;
-    offer.reason_code = reserve::reason_name(plan.error().reason), offer.reason = plan.error().text;
-  }
-  const int64_t discount_ppm = core_.policy().spot_discount_ppm;
-  if (!spec.spot && discount_ppm > 0) {
-    offer.cheaper = fmt::format(
-        "as spot, which may be taken back after a notice: {}",
-        format_money(offer.plan.price_microusd - offer.plan.price_microusd / 1'000'000 * discount_ppm -
-                     offer.plan.price_microusd % 1'000'000 * discount_ppm / 1'000'000));
-  }
-  return offer;
-}
 
 Status Slices::resize(const std::string& name, int64_t gpus, const reserve::Snapshot& reservations) {
   const Slice* slice = core_.state().find_slice(name);
@@ -131,6 +71,8 @@ Status Slices::grow(const Slice& slice, int64_t gpus, const reserve::Snapshot& r
       cost_microusd(more.request.gpus, more.request.duration_ns, slice.terms.microusd_per_gpu_hour);
   asked.add = shares_of(*plan, core_.fleet());
   const std::vector<ledger::Share> added = asked.add;
+  if (!warm_.make_room(slice, added))
+    return fail(Code::kUnavailable, "VMs that were kept on the hosts for it are being deleted; try again");
   core_.stage(std::move(asked));
   for (const ledger::Share& share : added) request_vm(slice, share);
   return {};

@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "control/end_vm.h"
+#include "control/stacks.h"
 
 namespace th::control {
 namespace {
@@ -28,15 +30,6 @@ bool is_added(const Slice& slice, const std::string& host) {
   return slice.resize && has_host(slice.resize->asked.add, host);
 }
 
-/// Names that ids have: they would be found in place of each other.
-bool looks_like_id(const std::string& name) {
-  for (std::string_view prefix : {"slice-", "job-", "key-"}) {
-    if (name.starts_with(prefix) && name.find_first_not_of("0123456789", prefix.size()) == std::string::npos)
-      return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 std::vector<Share> shares_of(const reserve::Plan& plan, const fleet::Fleet& fleet) {
@@ -50,32 +43,16 @@ std::vector<Share> shares_of(const reserve::Plan& plan, const fleet::Fleet& flee
   return out;
 }
 
-Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations) {
-  if (looks_like_id(spec.name)) {
-    return fail(Code::kInvalidArgument,
-                "name '" + spec.name + "' looks like an id of the controller; choose another");
-  }
-  TH_RETURN_IF_ERROR(core_.provider().check_series(spec.series));
-  const Slice* same = core_.state().find_slice(spec.name);
-  if (same && same->live()) {
-    return fail(Code::kAlreadyExists,
-                fmt::format("slice '{}' exists and is {}; release it first, or choose another name",
-                            spec.name, ledger::name_of(same->state)));
-  }
-  const reserve::Pending pending = pending_of(spec);
-  auto plan = decide(reservations, pending);
-  if (!plan) return fail(plan.error().error());
-  const std::string id = fmt::format("slice-{}", core_.state().next_slice);
-  ledger::Owner owner = core_.caller();
-  owner.account = pending.who.account, owner.qos = pending.who.qos, owner.spot = spec.spot;
-  hold_plan(id, spec.name, spec.series, false, *plan, owner);
-  return id;
+Slices::Slices(Core& core, NodeChecks& checks)
+    : core_(core), checks_(checks), warm_(core), since_ns_(core.now_ns()) {
+  checks_.on_bad = [this](const std::string& vm, const std::string& reason) { node_down(vm, reason); };
 }
 
-std::string Slices::lease_for_job(const std::string& job, const std::string& series,
+std::string Slices::lease_for_job(const std::string& job, const std::string& series, const std::string& stack,
                                   const reserve::Plan& plan, const ledger::Owner& owner) {
   const std::string id = fmt::format("slice-{}", core_.state().next_slice);
   hold_plan(id, job, series, true, plan, owner);
+  if (!stack.empty()) core_.stage(ledger::SliceRequested{id, stack, {}, {}, 0, 0});
   core_.stage(ledger::SliceCommitted{id, {}});
   return id;
 }
@@ -128,6 +105,7 @@ void Slices::step() {
   end_what_is_over();
   const auto active = core_.active_slices();
   for (const std::string& id : active) step_slice(core_.state().slices.at(id));
+  warm_.step();
 }
 
 void Slices::step_slice(const Slice& slice) {
@@ -143,6 +121,7 @@ void Slices::step_slice(const Slice& slice) {
     } else if (!closing_) {
       repair(slice);
       if (slice.resize) advance_resize(slice);
+      if (slice.requested.idle_ns > 0) end_when_idle(slice);
     }
   }
   if (slice.state == SliceState::kReleasing) finish_release(slice);
@@ -151,10 +130,10 @@ void Slices::step_slice(const Slice& slice) {
 }
 
 void Slices::start(const Slice& slice) {
-  const std::string& id = slice.terms.slice;
   if (core_.now_ns() < slice.terms.start_ns) return;
   if (slice.vms.empty()) {
-    if (!hosts_are_given_back(slice) || !power_is_given_back(slice)) return;
+    if (!warm_.make_room(slice, slice.terms.hosts) || !hosts_are_given_back(slice)) return;
+    if (!power_is_given_back(slice)) return warm_.end_all();
     const std::vector<Share> hosts = slice.terms.hosts;
     for (const Share& share : hosts) request_vm(slice, share);
     return;
@@ -168,7 +147,28 @@ void Slices::start(const Slice& slice) {
     if (!vm || late) return replace_at_start(slice, Share(share));
     all_ready = all_ready && vm->state == VmState::kReady;
   }
-  if (all_ready) core_.stage(ledger::SliceReady{id, {}});
+  if (all_ready) check_fabric(slice);
+}
+
+void Slices::check_fabric(const Slice& slice) {
+  const std::string id = slice.terms.slice;
+  const NodeChecks::Fabric fabric = checks_.fabric(slice);
+  if (fabric.state == NodeChecks::Fabric::State::kUnderWay) return;
+  if (fabric.state == NodeChecks::Fabric::State::kPassed) return core_.stage(ledger::SliceReady{id, {}});
+  for (const std::string& vm : fabric.slow_vms) node_down(vm, "it is slow: " + fabric.reason);
+  if (fabric.slow_vms.empty())
+    core_.stage(ledger::SliceFailed{id, fabric.reason + ", and no node of it alone is at fault"});
+}
+
+/// It is released when nothing ran on it for so long as its owner said.
+void Slices::end_when_idle(const Slice& slice) {
+  const std::string& id = slice.terms.slice;
+  int64_t& since_ns = idle_since_ns_.try_emplace(id, core_.monotonic_ns()).first->second;
+  if (jobs_left(id)) {
+    since_ns = core_.monotonic_ns();
+  } else if (core_.monotonic_ns() - since_ns >= slice.requested.idle_ns) {
+    core_.stage(ledger::SliceReleasing{id, "it was idle for " + format_duration(slice.requested.idle_ns)});
+  }
 }
 
 /// Nobody could be heard while the controller was away.
@@ -209,6 +209,7 @@ bool Slices::power_is_given_back(const Slice& slice) const {
       if (id != slice.terms.slice && vm.state != VmState::kDeleted) gpus[vm.host] += vm.gpus;
     }
   }
+  for (const std::string& name : core_.state().kept_vms) gpus[core_.state().vms.at(name).host] += 0;
   std::map<fleet::RackIndex, int64_t> racks;
   std::map<fleet::RowIndex, int64_t> rows;
   std::map<fleet::SiteIndex, int64_t> sites;
@@ -230,6 +231,7 @@ bool Slices::power_is_given_back(const Slice& slice) const {
 }
 
 void Slices::request_vm(const Slice& slice, const Share& share) {
+  if (warm_.adopt(slice, share)) return;
   // A name is never used twice, so that a late word of an old VM cannot be taken for a new one's.
   const std::string base = slice.terms.name.substr(0, 48);
   int n = 0;
@@ -245,11 +247,20 @@ void Slices::finish_release(const Slice& slice) {
   core_.stage(ledger::SliceReleased{slice.terms.slice, {}});
   next_repair_ns_.erase(slice.terms.slice);
   repair_notes_.erase(slice.terms.slice);
+  idle_since_ns_.erase(slice.terms.slice);
 }
 
 bool Slices::jobs_left(const std::string& slice) const {
   return std::ranges::any_of(core_.active_jobs(),
                              [&](const auto& active) { return active.second->slice == slice; });
+}
+
+/// Nothing of it was there before but VMs that were kept.
+bool Slices::is_first_gang(const Slice& slice) const {
+  return slice.state == SliceState::kStarting && std::ranges::all_of(slice.vms, [&](const std::string& name) {
+           const Vm& vm = core_.state().vms.at(name);
+           return vm.state == VmState::kRequested || (vm.state == VmState::kReady && vm.was_kept);
+         });
 }
 
 void Slices::create_requested(const Slice& slice) {
@@ -258,10 +269,7 @@ void Slices::create_requested(const Slice& slice) {
   if (creating_.count(id) || (slice.state != SliceState::kStarting && slice.state != SliceState::kReady))
     return;
   // The first gang and what a slice grows by are made as a whole; a replacement is one of its own.
-  const bool first =
-      slice.state == SliceState::kStarting && std::ranges::all_of(slice.vms, [&](const std::string& name) {
-        return core_.state().vms.at(name).state == VmState::kRequested;
-      });
+  const bool first = is_first_gang(slice);
   cloud::CreateVms request;
   std::vector<std::string> names;
   for (const std::string& name : slice.vms) {
@@ -279,7 +287,12 @@ void Slices::create_requested(const Slice& slice) {
     if (!together) break;
   }
   if (names.empty()) return;
-  request.client_token = first ? id : names[0];
+  request.client_token = names.size() == slice.vms.size() ? id : names[0];
+  request.spot = slice.owner.spot, request.zone = slice.requested.zone;
+  if (const auto stack = find_stack(core_.state(), slice.requested.stack)) {
+    const auto image = stack->images.find(std::string(core_.provider().kind()));
+    if (image != stack->images.end()) request.image = image->second;
+  }
   creating_.insert(id);
   core_.after_commit([this, id, names, request] {
     core_.offload([this, id, names, request]() -> std::function<void()> {
@@ -298,11 +311,13 @@ void Slices::created(const std::string& slice_id, const std::vector<std::string>
   }
   const Slice& slice = core_.state().slices.at(slice_id);
   const std::string reason = "could not be created: " + made.error().message;
-  log_warn("slice {}: {}", slice.terms.name, reason);
-  if (slice.state == SliceState::kStarting && vms.size() == slice.vms.size())
-    core_.stage(ledger::SliceFailed{slice_id, "its VMs " + reason});
+  if (is_first_gang(slice)) {
+    refused(slice, made.error(), "its VMs " + reason);
+  } else {
+    log_warn("slice {}: {}", slice.terms.name, reason);
+    for (const std::string& vm : vms) core_.suspect_host(core_.state().vms.at(vm).host);
+  }
   for (const std::string& vm : vms) {
-    core_.suspect_host(core_.state().vms.at(vm).host);
     core_.stage(ledger::NodeDown{vm, reason});
     core_.stage(ledger::VmDeleted{vm});
   }
@@ -321,28 +336,25 @@ void Slices::delete_unwanted(const Slice& slice) {
   const bool wanted = slice.state == SliceState::kStarting || slice.state == SliceState::kReady ||
                       (slice.state == SliceState::kReleasing && jobs_left(slice.terms.slice));
   if (creating_.count(slice.terms.slice)) return;
-  for (const std::string& name : slice.vms) {
+  const std::vector<std::string> vms = slice.vms;  // which loses those that are kept
+  for (const std::string& name : vms) {
     const Vm& vm = core_.state().vms.at(name);
     const bool has_place =
         slice.state == SliceState::kReleasing || is_paid(slice, vm.host) || is_added(slice, vm.host);
     if (vm.state == VmState::kDeleted || (wanted && has_place && vm.state != VmState::kDown)) continue;
     if (auto again = removing_.find(name); again != removing_.end() && core_.monotonic_ns() < again->second)
       continue;
+    if (warm_.keep(slice, vm)) continue;
     removing_[name] = INT64_MAX;
-    core_.after_commit([this, name] {
-      core_.offload([this, name]() -> std::function<void()> {
-        Status removed = core_.provider().remove(name, core_.provider().patience().remove_ns);
-        return [this, name, removed] {
-          if (!removed) {
-            log_warn("VM {}: could not be deleted: {}; trying again", name, removed.error().message);
-            removing_[name] = core_.monotonic_ns() + kSecond;
-            return;
-          }
-          removing_.erase(name);
-          core_.stage(ledger::VmDeleted{name});
-          core_.node_launcher().on_vm_lost(name, "node " + name + " was deleted");
-        };
-      });
+    end_vm(core_, name, [this, name](const Status& removed) {
+      if (!removed) {
+        log_warn("VM {}: could not be deleted: {}; trying again", name, removed.error().message);
+        removing_[name] = core_.monotonic_ns() + kSecond;
+        return;
+      }
+      removing_.erase(name);
+      core_.stage(ledger::VmDeleted{name});
+      core_.node_launcher().on_vm_lost(name, "node " + name + " was deleted");
     });
   }
 }

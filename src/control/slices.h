@@ -4,11 +4,14 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 
 #include "base/result.h"
 #include "control/core.h"
+#include "control/node_checks.h"
+#include "control/warm_pool.h"
 #include "request/slice_spec.h"
 
 namespace th::control {
@@ -16,6 +19,7 @@ namespace th::control {
 /// `sooner`: the smallest change that would start it at the wanted time, when `plan` starts later; `reason`:
 /// what is in the way of that. `cheaper`: how to pay less for the same.
 struct Offer {
+  std::string series;
   reserve::Plan plan;
   std::string sooner, cheaper = {};
   std::string reason_code = {}, reason = {};
@@ -23,16 +27,18 @@ struct Offer {
 
 class Slices {
  public:
-  explicit Slices(Core& core) : core_(core), since_ns_(core.now_ns()) {}
+  Slices(Core& core, NodeChecks& checks);
 
   /// What a slice would be, now or at its earliest; `reservations`: of those who asked earlier. Nothing is
-  /// kept.
+  /// kept. Of its alternatives: the first that can start when it is wanted, else the one that can start
+  /// soonest.
   Result<Offer> offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const;
-  /// Keeps the offer's hosts for a while. Returns the slice's id. Errors: kAlreadyExists, those of a refusal.
+  /// Keeps the offer's hosts for a while. Returns the slice's id. Errors: kAlreadyExists, kNotFound (its
+  /// stack), those of a refusal.
   Result<std::string> hold(const request::SliceSpec& spec, const reserve::Snapshot& reservations);
   /// Held and committed at once, for one job. Returns the slice's id.
-  std::string lease_for_job(const std::string& job, const std::string& series, const reserve::Plan& plan,
-                            const ledger::Owner& owner);
+  std::string lease_for_job(const std::string& job, const std::string& series, const std::string& stack,
+                            const reserve::Plan& plan, const ledger::Owner& owner);
   /// From so many GPUs, in whole hosts, to so many, all or none. More: hosts are kept at once, and are the
   /// slice's when every one of them is validated; until then, and when one fails, it keeps its size. Fewer:
   /// at once, of hosts on which nothing runs; where jobs that can rescale are in the way, once they have
@@ -50,20 +56,35 @@ class Slices {
   std::function<void(const std::string& job, const std::string& slice)> rescale;
 
   /// From now on no lost node is replaced.
-  void close() { closing_ = true; }
+  void close() { closing_ = true, warm_.close(); }
   /// Moves every slice on as far as it can. Called after each batch.
   void step();
   /// The VM is gone: its host is avoided for a while. `reason` starts with the cause: "process 4711 is gone".
   void node_down(const std::string& vm, const std::string& reason);
   /// Whether the VM is being deleted, so that its end is no news.
-  bool removing(const std::string& vm) const { return removing_.count(vm) > 0; }
+  bool removing(const std::string& vm) const { return removing_.count(vm) > 0 || warm_.is_ending(vm); }
   /// Why a slice that lost a node is not whole again; empty when it is, or is being repaired.
   std::string repair_note(const std::string& slice) const;
 
  private:
   void hold_plan(const std::string& id, const std::string& name, const std::string& series, bool implicit,
                  const reserve::Plan& plan, const ledger::Owner& owner);
-  reserve::Pending pending_of(const request::SliceSpec& spec) const;
+  /// One of the alternatives. `refusal`: why it cannot start when it is wanted; `plan` starts later then.
+  struct Choice {
+    request::SliceSpec spec;  // with its series
+    std::string zone;
+    int64_t attempt = 0;
+    reserve::Plan plan;
+    std::optional<reserve::Refusal> refusal;
+  };
+  /// From alternative `attempt` on.
+  Result<Choice> choose(const request::SliceSpec& spec, const ledger::Owner& owner, int64_t attempt,
+                        const reserve::Snapshot& reservations) const;
+  Result<std::string> hold_from(const request::SliceSpec& spec, ledger::Owner owner, int64_t attempt,
+                                const reserve::Snapshot& reservations);
+  /// The cloud does not make it: it fails, and the next alternative is tried where that may help.
+  void refused(const ledger::Slice& slice, const Error& error, const std::string& reason);
+  reserve::Pending pending_of(const request::SliceSpec& spec, const ledger::Owner& owner) const;
   tl::expected<reserve::Plan, reserve::Refusal> decide(const reserve::Snapshot& reservations,
                                                        const reserve::Pending& pending) const;
   Status grow(const ledger::Slice& slice, int64_t gpus, const reserve::Snapshot& reservations);
@@ -74,6 +95,9 @@ class Slices {
   void advance_shrink(const ledger::Slice& slice);
   void advance_resize(const ledger::Slice& slice);
   void end_what_is_over();
+  void end_when_idle(const ledger::Slice& slice);
+  void check_fabric(const ledger::Slice& slice);
+  bool is_first_gang(const ledger::Slice& slice) const;
   void step_slice(const ledger::Slice& slice);
   void start(const ledger::Slice& slice);
   void repair(const ledger::Slice& slice);
@@ -92,10 +116,13 @@ class Slices {
   bool power_is_given_back(const ledger::Slice& slice) const;
 
   Core& core_;
+  NodeChecks& checks_;
+  WarmPool warm_;
   int64_t since_ns_;                         // start of this controller
   std::set<std::string> creating_;           // slices with a create() under way
   std::map<std::string, int64_t> removing_;  // VM → monotonic time before which remove() is not repeated
   std::map<std::string, int64_t> next_repair_ns_;  // slice → monotonic time
+  std::map<std::string, int64_t> idle_since_ns_;   // slice → monotonic time
   std::map<std::string, std::string> repair_notes_;
   bool closing_ = false;
 };

@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "control/jobs.h"
 #include "control/placing.h"
+#include "control/stacks.h"
 #include "request/job_options.h"
 
 namespace th::control {
@@ -80,6 +81,14 @@ Result<std::string> Jobs::slice_for(const request::JobSpec& spec) {
     return fail(Code::kFailedPrecondition, fmt::format("slice '{}' is {}; create one with th slice create",
                                                        *name, ledger::name_of(slice->state)));
   }
+  if (!spec.stack.empty()) {
+    TH_TRY(const registry::Stack stack, find_stack(core_.state(), spec.stack));
+    const std::string& holds = slice->requested.stack;
+    if (stack.id() != holds)
+      return fail(Code::kFailedPrecondition,
+                  fmt::format("job '{}' wants stack {} and slice '{}' holds {}; leave one of them out",
+                              spec.name, stack.id(), *name, holds.empty() ? registry::kBaseStack : holds));
+  }
   if (gpus_within(spec, slice->terms.gpus) > slice->terms.gpus) {
     return fail(Code::kUnsatisfiable,
                 fmt::format("job '{}' asks for {} GPUs and slice '{}' has {}; ask for at most {}", spec.name,
@@ -94,6 +103,7 @@ Status Jobs::check_options(const request::JobSpec& spec) {
                                                     spec.step_of.empty() ? "array_job" : "step_of"));
   }
   TH_RETURN_IF_ERROR(check_places(core_.fleet(), core_.state(), spec));
+  if (auto stack = find_stack(core_.state(), spec.stack); !stack) return fail(stack.error());
   if ((spec.priority > 0 || spec.nice < 0) && !core_.caller().account.empty()) {
     return fail(Code::kPermissionDenied,
                 fmt::format("field '{}': going before others takes the admin key; leave it out",

@@ -2,6 +2,7 @@
 // A controller on a ledger in memory, with a clock that the test sets and a cloud that does what the test
 // says. For orderings that real processes cannot be made to produce.
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -31,7 +32,10 @@ class FakeProvider final : public cloud::Provider {
   Result<std::vector<cloud::VmState>> create(const cloud::CreateVms& request, int64_t) override {
     creates.push_back(request.client_token);
     specs.insert(specs.end(), request.vms.begin(), request.vms.end());
-    if (!refuse.empty()) return fail(Code::kResourceExhausted, refuse);
+    zones.push_back(request.zone);
+    if (!refuse.empty()) return fail(refuse_code, refuse);
+    if (std::ranges::count(refuse_zones, request.zone) > 0)
+      return fail(Code::kNoCapacity, "zone " + request.zone + " is full");
     std::vector<cloud::VmState> out;
     for (const auto& spec : request.vms) {
       vms[spec.vm] = {spec.vm, spec.host,       request.client_token, cloud::VmPhase::kRunning,
@@ -65,7 +69,10 @@ class FakeProvider final : public cloud::Provider {
   std::vector<cloud::Notice> notices;
   std::vector<std::string> creates;  // client tokens, in order
   std::vector<cloud::VmSpec> specs;  // that were to be made, in order
+  std::vector<std::string> zones;    // asked for, in order
   std::string refuse;                // not empty: create() fails with it
+  Code refuse_code = Code::kResourceExhausted;
+  std::vector<std::string> refuse_zones;
 };
 
 /// Fails while `broken`.
@@ -130,6 +137,7 @@ class World {
 
   FakeEnv env;
   reserve::QueuePolicy policy = reserve::default_policy();  // from the next restart() on
+  int64_t min_all_reduce = 0;                               // of the policy: the nodes of tests run nothing
   FakeProvider provider;
   bool disk_full = false;
   int appends = 0;  // to the ledger's store

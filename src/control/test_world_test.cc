@@ -19,6 +19,7 @@ void World::restart() {
   c.reset();
   env.now_ns += kSecond;
   launcher_.emplace(env.now_ns);
+  policy.min_all_reduce = min_all_reduce;
   ledger_ = *ledger::Ledger::open(std::make_unique<FlakyStore>(log_, disk_full, appends), env);
   c = *Controller::start({env,
                           *ledger_,

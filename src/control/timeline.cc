@@ -58,6 +58,11 @@ struct Describer {
     return {"node " + e.vm + " ready", "it passed its validation"};
   }
   Pair operator()(const ledger::NodeDown& e) { return {"node " + e.vm + " down", e.reason}; }
+  Pair operator()(const ledger::VmBilled& e) {
+    return {
+        fmt::format("node {} billed by its cloud for {}", e.vm, format_duration(e.ended_ns - e.created_ns)),
+        ""};
+  }
   Pair operator()(const ledger::VmDeleted& e) { return {"node " + e.vm + " deleted", ""}; }
   Pair operator()(const ledger::HostDrained& e) { return {"host " + e.host + " drained", e.reason}; }
   Pair operator()(const ledger::HostResumed& e) { return {"host " + e.host + " back in use", ""}; }
@@ -146,6 +151,20 @@ struct Describer {
             e.reason};
   }
   Pair operator()(const ledger::PowerUncapped& e) { return {"power cap " + e.cap + " lifted", e.reason}; }
+  Pair operator()(const ledger::StackAdded& e) {
+    return {"stack " + e.name + "@" + e.version + " added", ""};
+  }
+  Pair operator()(const ledger::SliceRequested& e) {
+    return {"stack " + e.stack + (e.zone.empty() ? "" : ", zone " + e.zone),
+            e.attempt > 0 ? "earlier alternatives cannot be had" : ""};
+  }
+  Pair operator()(const ledger::SliceFault& e) { return {"failed: " + e.code, e.reason}; }
+  Pair operator()(const ledger::VmKept& e) {
+    return {"node " + e.vm + " stays for another slice", "warm pool"};
+  }
+  Pair operator()(const ledger::VmAdopted& e) {
+    return {"node " + e.vm + " is taken over", "it was kept warm"};
+  }
   Pair operator()(const ledger::UsageRecorded& e) {
     return {fmt::format("{} requests metered", e.records.size()), ""};
   }

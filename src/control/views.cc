@@ -103,9 +103,9 @@ Json fleet_json(const Controller& c) {
           {"series", std::move(series)}};
 }
 
-Json offer_json(const Controller& c, const std::string& series, const Offer& offer) {
+Json offer_json(const Controller& c, const Offer& offer) {
   ledger::SliceHeld terms;
-  terms.gpus = offer.plan.gpus, terms.series = series;
+  terms.gpus = offer.plan.gpus, terms.series = offer.series;
   terms.start_ns = offer.plan.start_ns, terms.end_ns = offer.plan.end_ns;
   terms.price_microusd = offer.plan.price_microusd;
   terms.microusd_per_gpu_hour = offer.plan.microusd_per_gpu_hour;
@@ -117,8 +117,19 @@ Json offer_json(const Controller& c, const std::string& series, const Offer& off
   return out;
 }
 
+Json stack_json(const registry::Stack& stack) {
+  return {{"name", stack.name},
+          {"version", stack.version},
+          {"about", stack.about},
+          {"images", stack.images},
+          {"packages", stack.packages},
+          {"programs", stack.programs},
+          {"environment", stack.environment},
+          {"validate", stack.validate}};
+}
+
 Json estimate_json(const Controller& c, const Estimate& estimate) {
-  Json out = estimate.plan ? offer_json(c, estimate.series, {*estimate.plan, ""}) : Json::object();
+  Json out = estimate.plan ? offer_json(c, {estimate.series, *estimate.plan, ""}) : Json::object();
   out["partition"] = estimate.partition;
   out["price_microusd"] = estimate.price_microusd;
   out["reason"] = {{"code", estimate.waiting.code}, {"text", estimate.waiting.text}};
@@ -175,6 +186,9 @@ Json slice_json(const Controller& c, const Slice& slice) {
               {"ready_ns", slice.ready_ns},
               {"ended_ns", slice.ended_ns}};
   out["account"] = account_of(slice.owner), out["qos"] = qos_of(slice.owner), out["spot"] = slice.owner.spot;
+  out["stack"] = slice.requested.stack.empty() ? registry::kBaseStack : slice.requested.stack;
+  out["zone"] = slice.requested.zone, out["idle_ns"] = slice.requested.idle_ns;
+  out["code"] = slice.fault_code.empty() ? Json(nullptr) : Json(slice.fault_code);
   out["resizing_to_gpus"] = slice.resize ? Json(slice.resize->asked.gpus) : Json(nullptr);
   if (slice.state == SliceState::kHeld) out["hold_expires_ns"] = terms.hold_expires_ns;
   return out;

@@ -5,13 +5,15 @@
 
 #include "base/json.h"
 #include "control/controller.h"
+#include "registry/stack.h"
 
 namespace th::control {
 
 /// {"items": [...]}: what every list is told as.
 Json list_json(Json items);
 Json fleet_json(const Controller& c);
-Json offer_json(const Controller& c, const std::string& series, const Offer& offer);
+Json offer_json(const Controller& c, const Offer& offer);
+Json stack_json(const registry::Stack& stack);
 Json slice_json(const Controller& c, const ledger::Slice& slice);
 Json estimate_json(const Controller& c, const Estimate& estimate);
 Json job_json(Controller& c, const ledger::Job& job);

@@ -141,6 +141,7 @@ class Applier {
   Status operator()(const VmDeleted& e) {
     return with_vm(e.vm, [&](Vm& vm) {
       if (vm.state == VmState::kReady) meter_by(vm, -vm.gpus);
+      s_.kept_vms.erase(vm.id);
       vm.state = VmState::kDeleted;
     });
   }

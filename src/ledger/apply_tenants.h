@@ -1,5 +1,5 @@
 #pragma once
-// apply() for the events of tenant_events.h.
+// apply() for the events of tenant_events.h and slice_events.h.
 
 #include "ledger/state.h"
 
@@ -16,6 +16,13 @@ Status apply(State& state, const SliceResized& e, int64_t now_ns);
 Status apply(State& state, const SliceResizeFailed& e, int64_t now_ns);
 Status apply(State& state, const ReservationCreated& e, int64_t now_ns);
 Status apply(State& state, const ReservationEnded& e, int64_t now_ns);
+
+Status apply(State& state, const StackAdded& e, int64_t now_ns);
+Status apply(State& state, const SliceRequested& e, int64_t now_ns);
+Status apply(State& state, const SliceFault& e, int64_t now_ns);
+Status apply(State& state, const VmBilled& e, int64_t now_ns);
+Status apply(State& state, const VmKept& e, int64_t now_ns);
+Status apply(State& state, const VmAdopted& e, int64_t now_ns);
 
 Status apply(State& state, const SliceGrouped& e, int64_t now_ns);
 Status apply(State& state, const PowerCapped& e, int64_t now_ns);

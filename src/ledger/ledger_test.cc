@@ -231,6 +231,7 @@ TEST(Metering, CountsTheNodesThatAreThereFromHandOverToRelease) {
   at(2021, VmRequested{"demo-2", "slice-1", "h2", 2});
   at(2025, NodeValidated{"demo-2", "b", "127.0.0.1"});  // 5 s × 2 GPUs = 10
   at(2035, SliceReleasing{"slice-1", "by hand"});       // 10 s × 4 GPUs = 40
+  at(2035, VmBilled{"demo-0", 1000, 2030});
   at(2040, VmDeleted{"demo-0"});
   at(2040, VmDeleted{"demo-2"});
   at(2041, SliceReleased{"slice-1", ""});

@@ -47,7 +47,7 @@ std::string_view name_of(SliceState state) {
   return kNames[static_cast<int>(state)];
 }
 std::string_view name_of(VmState state) {
-  constexpr std::string_view kNames[] = {"requested", "starting", "ready", "down", "deleted"};
+  constexpr std::string_view kNames[] = {"requested", "starting", "ready", "down", "deleted", "kept"};
   return kNames[static_cast<int>(state)];
 }
 std::string_view name_of(JobState state) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,8 +42,9 @@ struct Slice {
   SliceState state = SliceState::kHeld;
   Owner owner;
   std::optional<Resize> resize;
-  std::string reason;
-  std::vector<std::string> vms;           // all it ever had, in order
+  SliceRequested requested;
+  std::string reason, fault_code;         // fault_code: of an Error; empty unless it failed
+  std::vector<std::string> vms;           // all it ever had, in order, but for those that it gave on
   std::map<std::string, int64_t> groups;  // host → placement group; those that are not here are in group 0
   int64_t held_ns = 0, ready_ns = 0, ended_ns = 0;
   // What is paid: GPU-nanoseconds of the nodes that were there, up to metered_until_ns; metered_gpus run
@@ -55,12 +57,15 @@ struct Slice {
   int64_t cost_microusd_at(int64_t now_ns) const;
 };
 
-enum class VmState { kRequested, kUp, kReady, kDown, kDeleted };
+/// kKept: of no slice, ready for another one.
+enum class VmState { kRequested, kUp, kReady, kDown, kDeleted, kKept };
 
 struct Vm {
   std::string id, slice, host, token_sha256, boot_id, address, reason;
   int64_t gpus = 0, requested_ns = 0, changed_ns = 0;  // changed_ns: of its state
+  std::map<int64_t, int64_t> billed_ns;                // by its cloud: from, to, since 1970
   VmState state = VmState::kRequested;
+  bool was_kept = false;  // it is of an earlier slice
 };
 
 enum class JobState { kPending, kStarting, kRunning, kRestarting, kSucceeded, kFailed, kCancelled };
@@ -117,6 +122,8 @@ struct State {
   ById<Slice> slices;
   ById<Vm> vms;
   std::map<std::string, std::string> drained;  // host → reason
+  std::set<std::string> kept_vms;              // by id: VMs in state kKept, or of them gone down
+  std::map<std::string, std::string> stacks;   // "NAME@VERSION" → YAML; those that were added
   ById<Job> jobs;
   std::map<std::string, std::vector<ModelRegistered>> models;  // name → versions, oldest first
   std::map<std::string, Deployment> deployments;

@@ -52,6 +52,21 @@ Result<std::optional<std::string>> optional_string(const Json& body, const char*
   return std::optional<std::string>(std::move(value));
 }
 
+Result<std::vector<std::string>> optional_strings(const Json& body, const char* field) {
+  auto it = body.find(field);
+  if (it == body.end() || it->is_null()) return std::vector<std::string>();
+  bool good = it->is_array() && std::ranges::all_of(*it, [](const Json& item) { return item.is_string(); });
+  if (!good) return fail(Code::kInvalidArgument, fmt::format("field '{}': want a list of strings", field));
+  return it->get<std::vector<std::string>>();
+}
+
+std::optional<std::string> stack_name_problem(const std::string& text) {
+  const size_t at = text.find('@');
+  Status good = check_name(text.substr(0, at), "stack");
+  if (good && at != std::string::npos) good = check_name(text.substr(at + 1), "version of a stack");
+  return good ? std::nullopt : std::optional(good.error().message);
+}
+
 std::optional<Problem> name_problem(const char* field, std::string_view name) {
   if (auto status = check_name(name, field); !status) return Problem{field, status.error().message};
   return std::nullopt;

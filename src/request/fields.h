@@ -39,6 +39,12 @@ Status check_fields(const Json& body, const std::vector<const char*>& known);
 Result<std::optional<int64_t>> optional_int(const Json& body, const char* field);
 Result<std::optional<std::string>> optional_string(const Json& body, const char* field);
 
+/// Empty when it is missing or null. Errors: kInvalidArgument.
+Result<std::vector<std::string>> optional_strings(const Json& body, const char* field);
+
+/// What is wrong with a stack's name, "train" or "train@1".
+std::optional<std::string> stack_name_problem(const std::string& text);
+
 /// The problem of a name (see check_name), or of an integer outside [min, max].
 std::optional<Problem> name_problem(const char* field, std::string_view name);
 std::optional<Problem> range_problem(const char* field, int64_t value, int64_t min, int64_t max);

@@ -80,7 +80,8 @@ constexpr TextOption kTexts[] = {{"step_of", &JobSpec::step_of, wrong<parse_job_
                                  {"array_job", &JobSpec::array_job, wrong<parse_job_ref>},
                                  {"output", &JobSpec::output, wrong_path},
                                  {"error", &JobSpec::error, wrong_path},
-                                 {"signal", &JobSpec::signal, wrong<parse_end_signal>}};
+                                 {"signal", &JobSpec::signal, wrong<parse_end_signal>},
+                                 {"stack", &JobSpec::stack, stack_name_problem}};
 
 struct ListOption {
   const char* name;
@@ -91,14 +92,6 @@ constexpr ListOption kLists[] = {{"nodelist", &JobSpec::nodelist}, {"exclude", &
 const JobSpec& defaults() {
   static const JobSpec spec;
   return spec;
-}
-
-Result<std::vector<std::string>> names_in(const Json& body, const char* field) {
-  auto it = body.find(field);
-  if (it == body.end() || it->is_null()) return std::vector<std::string>();
-  bool good = it->is_array() && std::ranges::all_of(*it, [](const Json& item) { return item.is_string(); });
-  if (!good) return fail(Code::kInvalidArgument, fmt::format("field '{}': want a list of strings", field));
-  return it->get<std::vector<std::string>>();
 }
 
 std::optional<Problem> shape_problem(const JobSpec& spec) {
@@ -156,7 +149,7 @@ Status options_from_json(const Json& body, JobSpec& spec) {
     TH_TRY(spec.*option.member, get_string(body, option.name, spec.*option.member));
   }
   for (const ListOption& option : kLists) {
-    TH_TRY(spec.*option.member, names_in(body, option.name));
+    TH_TRY(spec.*option.member, optional_strings(body, option.name));
   }
   return {};
 }

@@ -140,14 +140,6 @@ Result<std::map<std::string, std::string>> text_map(const Json& body, const char
   return texts;
 }
 
-Result<std::vector<std::string>> text_list(const Json& body, const char* field) {
-  auto it = body.find(field);
-  if (it == body.end()) return fail(Code::kInvalidArgument, fmt::format("field '{}' is missing", field));
-  bool good = it->is_array() && std::ranges::all_of(*it, [](const Json& item) { return item.is_string(); });
-  if (!good) return fail(Code::kInvalidArgument, fmt::format("field '{}': want a list of strings", field));
-  return it->get<std::vector<std::string>>();
-}
-
 /// Reads what stands in the recipe beside the command.
 Status read_settings(const Config& config, const std::string& folder, JobSpec& spec) {
   if (config.has("slice")) {
@@ -209,7 +201,8 @@ Result<JobSpec> job_spec_from_json(const Json& body) {
   TH_TRY(spec.name, get_string(body, "name"));
   TH_TRY(spec.slice, optional_string(body, "slice"));
   TH_TRY(spec.gpus, get_int(body, "gpus"));
-  TH_TRY(spec.command, text_list(body, "command"));
+  if (!body.contains("command")) return fail(Code::kInvalidArgument, "field 'command' is missing");
+  TH_TRY(spec.command, optional_strings(body, "command"));
   TH_TRY(spec.env, text_map(body, "env"));
   TH_TRY(spec.workdir, optional_string(body, "workdir"));
   TH_TRY(spec.retries, get_int(body, "retries", spec.retries));

@@ -44,6 +44,7 @@ struct JobSpec {
   int64_t max_switches = 0;                    // leaves it may span; 0: any number
   int64_t switches_wait_ns = 0;                // how long it waits for that; 0: as long as it takes
   int64_t segment = 0;                         // nodes of one block that stay under one leaf
+  std::string stack;                           // software of the slice that is made for it; empty: base
 
   // When, and before whom.
   std::string account, qos;  // empty: the submitter's own

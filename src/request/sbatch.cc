@@ -184,6 +184,7 @@ constexpr Option kOptions[] = {
      [](Draft& d, Text v) { return set(d.out.spec.segment, count_in(v, 1, kMaxRequestGpus)); }},
     {{"signal", 0, Value::kWanted},
      [](Draft& d, Text v) { return take_text<parse_end_signal>(d.out.spec.signal, v); }},
+    {{"stack", 0, Value::kWanted}, [](Draft& d, Text v) { return d.out.spec.stack = v, Status(); }},
     {{"switches", 0, Value::kWanted}, take_switches},
     {{"test-only", 0, Value::kNone}, [](Draft& d, Text) { return d.out.test_only = true, Status(); }},
     {{"time", 't', Value::kWanted}, take_time},

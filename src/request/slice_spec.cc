@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/config.h"
 #include "base/units.h"
@@ -28,7 +29,14 @@ constexpr IntField kInts[] = {{"gpus", &SliceSpec::gpus, 1, kMaxRequestGpus},
                               {"spares", &SliceSpec::spares, 0, 10'000},
                               {"max_switches", &SliceSpec::max_switches, 0, 1'000'000},
                               {"segment", &SliceSpec::segment, 0, kMaxRequestGpus},
-                              {"deadline_ns", &SliceSpec::deadline_ns, 0, kMaxTimeNs}};
+                              {"deadline_ns", &SliceSpec::deadline_ns, 0, kMaxTimeNs},
+                              {"idle_ns", &SliceSpec::idle_ns, 0, kMaxRequestDurationNs}};
+struct ListField {
+  const char* name;
+  std::vector<std::string> SliceSpec::*member;
+};
+constexpr ListField kLists[] = {{"or_series", &SliceSpec::or_series}, {"zones", &SliceSpec::zones}};
+constexpr size_t kMaxAlternatives = 16;
 
 struct MoneyField {
   const char* name;
@@ -38,6 +46,26 @@ struct MoneyField {
 constexpr MoneyField kMoney[] = {
     {"max_microusd_per_gpu_hour", &SliceSpec::max_microusd_per_gpu_hour, kMaxMoney},
     {"budget_microusd", &SliceSpec::budget_microusd, kMaxTimeNs}};
+
+std::optional<Problem> find_alternative_problem(const SliceSpec& spec) {
+  for (const ListField& field : kLists) {
+    const auto& values = spec.*field.member;
+    if (values.size() > kMaxAlternatives)
+      return Problem{field.name, fmt::format("want at most {}, got {}", kMaxAlternatives, values.size())};
+    if (std::set<std::string>(values.begin(), values.end()).size() < values.size())
+      return Problem{field.name, "names one of them twice"};
+  }
+  for (const std::string& name : spec.or_series) {
+    if (auto series = fleet::find_series(name); !series) return Problem{"or_series", series.error().message};
+    if (name == spec.series) return Problem{"or_series", name + " is its series already"};
+  }
+  for (const std::string& zone : spec.zones) {
+    if (auto problem = name_problem("zones", zone)) return problem;
+  }
+  if (spec.stack.empty()) return std::nullopt;
+  auto problem = stack_name_problem(spec.stack);
+  return problem ? std::optional(Problem{"stack", *std::move(problem)}) : std::nullopt;
+}
 
 std::optional<Problem> find_problem(const SliceSpec& spec) {
   if (auto problem = name_problem("name", spec.name)) return problem;
@@ -62,7 +90,7 @@ std::optional<Problem> find_problem(const SliceSpec& spec) {
     return Problem{"deadline_ns", fmt::format("{} of time do not fit between start and deadline",
                                               format_duration(spec.duration_ns))};
   }
-  return std::nullopt;
+  return find_alternative_problem(spec);
 }
 
 const fleet::Series& series_named(const std::string& name) {
@@ -119,10 +147,10 @@ Result<int64_t> moment_or(const Config& config, const char* key, int64_t now_ns)
 Status validate(const SliceSpec& spec) { return as_status(find_problem(spec)); }
 
 Result<SliceSpec> parse_slice_spec(std::string_view yaml, std::string_view file, int64_t now_ns) {
-  TH_TRY(Config config,
-         Config::parse(yaml, file,
-                       {"name", "gpus", "nodes", "series", "time", "max_price", "min_gpus", "min_nodes",
-                        "start", "spares", "spread", "switches", "segment", "spot", "deadline", "budget"}));
+  TH_TRY(Config config, Config::parse(yaml, file, {"name",      "gpus",     "nodes",     "series", "time",
+                                                   "max_price", "min_gpus", "min_nodes", "start",  "spares",
+                                                   "spread",    "switches", "segment",   "spot",   "deadline",
+                                                   "budget",    "stack",    "or_series", "zones",  "idle"}));
   SliceSpec spec;
   TH_TRY(spec.name, config.string("name"));
   TH_TRY(spec.series, config.string("series"));
@@ -132,6 +160,11 @@ Result<SliceSpec> parse_slice_spec(std::string_view yaml, std::string_view file,
   TH_TRY(spec.segment, config.integer_or("segment", 0));
   TH_TRY(spec.spread, config.boolean_or("spread", false));
   TH_TRY(spec.spot, config.boolean_or("spot", false));
+  TH_TRY(spec.stack, config.string("stack", ""));
+  for (const ListField& field : kLists) {
+    TH_TRY(spec.*field.member, config.strings(field.name));
+  }
+  TH_TRY(spec.idle_ns, config.duration_ns_or("idle", 0));
   TH_TRY(spec.start_ns, moment_or(config, "start", now_ns));
   TH_TRY(spec.deadline_ns, moment_or(config, "deadline", now_ns));
   if (config.has("budget")) {
@@ -148,12 +181,15 @@ Result<SliceSpec> parse_slice_spec(std::string_view yaml, std::string_view file,
                                 {"budget_microusd", "budget"},
                                 {"start_ns", "start"},
                                 {"deadline_ns", "deadline"},
-                                {"max_switches", "switches"}}));
+                                {"max_switches", "switches"},
+                                {"idle_ns", "idle"}}));
   return spec;
 }
 
 Result<SliceSpec> slice_spec_from_json(const Json& body) {
-  std::vector<const char*> known = {"name", "series", "duration_ns", "nodes", "min_nodes", "spread", "spot"};
+  std::vector<const char*> known = {"name",      "series", "duration_ns", "nodes",
+                                    "min_nodes", "spread", "spot",        "stack"};
+  for (const ListField& field : kLists) known.push_back(field.name);
   for (const IntField& field : kInts) known.push_back(field.name);
   for (const MoneyField& field : kMoney) known.push_back(field.name);
   TH_RETURN_IF_ERROR(check_fields(body, known));
@@ -161,6 +197,10 @@ Result<SliceSpec> slice_spec_from_json(const Json& body) {
   TH_TRY(spec.name, get_string(body, "name"));
   TH_TRY(spec.series, get_string(body, "series"));
   TH_TRY(spec.duration_ns, get_int(body, "duration_ns"));
+  TH_TRY(spec.stack, get_string(body, "stack", ""));
+  for (const ListField& field : kLists) {
+    TH_TRY(spec.*field.member, optional_strings(body, field.name));
+  }
   TH_TRY(spec.spread, get_bool(body, "spread", false));
   TH_TRY(spec.spot, get_bool(body, "spot", false));
   for (const IntField& field : kInts) {
@@ -191,7 +231,20 @@ Json to_json(const SliceSpec& spec) {
   }
   if (spec.spread) body["spread"] = true;
   if (spec.spot) body["spot"] = true;
+  if (!spec.stack.empty()) body["stack"] = spec.stack;
+  for (const ListField& field : kLists) {
+    if (!(spec.*field.member).empty()) body[field.name] = spec.*field.member;
+  }
   return body;
+}
+
+std::optional<Alternative> alternative(const SliceSpec& spec, int64_t attempt) {
+  const auto zones = std::max<int64_t>(1, static_cast<int64_t>(spec.zones.size()));
+  const int64_t series = attempt / zones;
+  if (series > static_cast<int64_t>(spec.or_series.size())) return std::nullopt;
+  Alternative out{series == 0 ? spec.series : spec.or_series[static_cast<size_t>(series - 1)], {}};
+  if (!spec.zones.empty()) out.zone = spec.zones[static_cast<size_t>(attempt % zones)];
+  return out;
 }
 
 int64_t whole_host_gpus(int64_t gpus, const std::string& series) {

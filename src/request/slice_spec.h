@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
@@ -28,6 +29,11 @@ struct SliceSpec {
   int64_t deadline_ns = 0;                      // it must have ended by then; 0: none
   std::optional<int64_t> budget_microusd = {};  // what the whole slice may cost at most
 
+  std::string stack = {};                   // its software, "train" or "train@1"; empty: base
+  std::vector<std::string> or_series = {};  // taken in this order where `series` cannot be had
+  std::vector<std::string> zones = {};      // of the cloud's region, tried in this order; none: any
+  int64_t idle_ns = 0;                      // released when it was without work for so long; 0: never
+
   bool operator==(const SliceSpec&) const = default;
 };
 
@@ -40,8 +46,8 @@ Status validate(const SliceSpec& spec);
 
 /// A slice file: name, gpus or nodes, series, time, max_price ("1.25", dollars per GPU-hour), budget
 /// (dollars), start and deadline (see parse_moment), min_gpus or min_nodes, spares, spread, switches,
-/// segment, spot. `now_ns`: what times are read against. Validated. Errors: kInvalidArgument, "slice.yaml:3:
-/// gpus: ...".
+/// segment, spot, stack, or_series, zones, idle. `now_ns`: what times are read against. Validated. Errors:
+/// kInvalidArgument, "slice.yaml:3: gpus: ...".
 Result<SliceSpec> parse_slice_spec(std::string_view yaml, std::string_view file, int64_t now_ns = 0);
 
 /// The body of POST /api/v1/offers and /slices (docs/protocols.md); `nodes` and `min_nodes` are read as GPUs
@@ -49,6 +55,13 @@ Result<SliceSpec> parse_slice_spec(std::string_view yaml, std::string_view file,
 /// Errors: kInvalidArgument naming the field.
 Result<SliceSpec> slice_spec_from_json(const Json& body);
 Json to_json(const SliceSpec& spec);
+
+/// The series and zone of one alternative: every zone of the first series, then of the next.
+struct Alternative {
+  std::string series, zone;
+};
+/// None: there are no more.
+std::optional<Alternative> alternative(const SliceSpec& spec, int64_t attempt);
 
 /// GPUs that VMs of the series come to: `gpus` rounded up to whole hosts. The series must be in the
 /// catalogue.

@@ -175,6 +175,17 @@ Status read_hosts(const Config& root, QueuePolicy& policy) {
     TH_TRY(policy.max_moves, move.integer_or("max_moves", policy.max_moves, {0, 1000}));
     TH_TRY(policy.move_cost_ns, move.duration_ns_or("move_cost", policy.move_cost_ns));
   }
+  if (root.has("validation")) {
+    TH_TRY(Config validation, root.map("validation", {"min_all_reduce"}));
+    TH_TRY(policy.min_all_reduce, validation.bytes_or("min_all_reduce", policy.min_all_reduce));
+    if (policy.min_all_reduce < 0) return validation.bad("min_all_reduce", "want 0 or more bytes a second");
+  }
+  if (root.has("warm_pool")) {
+    TH_TRY(Config warm, root.map("warm_pool", {"vms", "keep"}));
+    TH_TRY(policy.warm_vms, warm.integer("vms", {0, 1'000'000}));
+    TH_TRY(policy.warm_keep_ns, warm.duration_ns_or("keep", policy.warm_keep_ns));
+    if (policy.warm_keep_ns < kSecond) return warm.bad("keep", "want at least 1s");
+  }
   return {};
 }
 
@@ -213,10 +224,10 @@ QueuePolicy default_policy() {
 }
 
 Result<QueuePolicy> parse_policy(std::string_view yaml, std::string_view file) {
-  TH_TRY(Config root,
-         Config::parse(yaml, file,
-                       {"accounts", "qos", "partitions", "weights", "half_life", "backfill", "depth", "hold",
-                        "spot_discount", "lemon", "placement_group", "defragment"}));
+  TH_TRY(Config root, Config::parse(yaml, file,
+                                    {"accounts", "qos", "partitions", "weights", "half_life", "backfill",
+                                     "depth", "hold", "spot_discount", "lemon", "placement_group",
+                                     "defragment", "validation", "warm_pool"}));
   QueuePolicy policy;
   TH_TRY(auto accounts, root.maps("accounts", {"name", "parent", "shares", "max_gpus", "borrow", "budget",
                                                "budget_period"}));

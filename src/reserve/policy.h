@@ -70,6 +70,11 @@ struct QueuePolicy {
   bool split_groups = true;             // a larger gang is split over several of them; false: it is refused
   int64_t max_moves = 8;                // jobs that are moved at once to make a place for one; 0: none
   int64_t move_cost_ns = 60 * kSecond;  // what a move loses beside the work since the last checkpoint
+  // A slice whose nodes all-reduce more slowly, in bytes a second of one rank's wire, is not handed over; 0:
+  // not measured.
+  int64_t min_all_reduce = 10'000'000;
+  int64_t warm_vms = 0,
+          warm_keep_ns = 10 * kMinute;  // VMs of ended jobs that stay for the next, and how long
 
   const AccountSpec* find_account(std::string_view name) const;
   /// Into `accounts`; an account that the policy does not have counts as "default".

@@ -54,9 +54,14 @@ class AzureTest : public testing::Test {
     return request;
   }
 
+  static void end(cloud::Provider& provider, const std::string& vm, int64_t timeout_ns = kTimeout) {
+    EXPECT_TRUE(provider.stop(vm, timeout_ns)) << vm;
+    EXPECT_TRUE(provider.remove(vm, timeout_ns)) << vm;
+  }
+
   void remove_all(cloud::Provider& provider) {
     const auto there = provider.list(kTimeout).value();
-    for (const auto& vm : there) EXPECT_TRUE(provider.remove(vm.vm, kTimeout)) << vm.vm;
+    for (const auto& vm : there) end(provider, vm.vm);
     EXPECT_TRUE(provider.list(kTimeout).value().empty());
     EXPECT_TRUE(cloud.sets().empty());
   }
@@ -124,6 +129,8 @@ TEST_F(AzureTest, FromAQuoteToNothingLeft) {
   ASSERT_EQ(cloud.sets().size(), 1u);
   EXPECT_EQ(cloud.sets().begin()->second.model["properties"]["singlePlacementGroup"], true);
 
+  EXPECT_EQ(azure->remove("vm-1", kTimeout).error().code, Code::kFailedPrecondition)
+      << "its bill is not known";
   const auto stopped = azure->stop("vm-1", kTimeout).value();
   EXPECT_EQ(stopped.phase, VmPhase::kDead);
   EXPECT_EQ(stopped.created_ns, cloud.ended().at(0).billed_from_ns);
@@ -370,7 +377,7 @@ TEST_F(AzureTest, RemovedByManyAtOnceNothingIsLeft) {
   ASSERT_TRUE(azure->create(request("t1", 8), kTimeout));
   std::vector<std::jthread> threads;
   for (int i = 0; i < 8; ++i)
-    threads.emplace_back([&, i] { EXPECT_TRUE(azure->remove("vm-" + std::to_string(i), 3 * kHour)); });
+    threads.emplace_back([&, i] { end(*azure, "vm-" + std::to_string(i), 3 * kHour); });
   threads.clear();
   EXPECT_TRUE(azure->list(kTimeout)->empty());
   EXPECT_TRUE(cloud.sets().empty());

@@ -93,11 +93,9 @@ void Desk::release() {
 }
 
 bool Desk::end(const std::string& token, const std::string& vm) {
-  if (!plants_.account) {
-    const auto state = provider_->stop(vm, kCallNs);
-    if (!state) return state.error().code == Code::kNotFound;
-    if (state->created_ns > 0) accounts_[{token, vm, state->created_ns}] = state->ended_ns;
-  }
+  const auto state = provider_->stop(vm, kCallNs);
+  if (!state) return state.error().code == Code::kNotFound;
+  if (state->created_ns > 0 && !plants_.account) accounts_[{token, vm, state->created_ns}] = state->ended_ns;
   return provider_->remove(vm, kCallNs).has_value();
 }
 

@@ -106,6 +106,14 @@ class AzureTest(ClusterTest):
         self.cluster.api("POST", "/api/v1/slices", {"name": name, "series": "ND_H100_v5", "gpus": gpus, "duration_ns": 3600 * 10**9})
         self.cluster.api("POST", f"/api/v1/slices/{name}/commit", {})
 
+    def test_an_offer_has_what_the_cloud_says(self):
+        ask = {"name": "big", "series": "ND_H100_v5", "gpus": 16, "duration_ns": 3600 * 10**9}
+        said = self.cluster.api("POST", "/api/v1/offers", {**ask, "zones": ["1"]})["cloud"]
+        self.assertEqual(said["microusd_per_vm_hour"], 98_320_000)
+        self.assertIn("zone 1", said["where"])
+        refused = self.cluster.api("POST", "/api/v1/offers", {**ask, "zones": ["9"]})["cloud"]
+        self.assertEqual(refused["code"], "unsatisfiable")
+
     def test_a_slice_becomes_a_scale_set_that_a_restart_finds_and_a_release_deletes(self):
         c, emulator = self.cluster, self.emulator
         self.slice("big", 16)

@@ -32,6 +32,8 @@ class AzureProvider final : public Provider {
   AzureProvider(AzureProviderOptions options, AzureWorld world)
       : options_(std::move(options)), world_(std::move(world)), arm_(options_, world_) {}
 
+  std::string_view kind() const override { return "azure"; }
+
   Status check_series(std::string_view series) const override {
     TH_RETURN_IF_ERROR(find_size(series));
     return {};
@@ -390,6 +392,10 @@ Status AzureProvider::remove(std::string_view vm, int64_t timeout_ns) {
   const auto place = find_settled(vm, deadline_ns);
   if (!place && place.error().code == Code::kNotFound) return {};
   if (!place) return fail(place.error());
+  TH_TRY(const VmState state, state_at(*place, vm));
+  // Also when one that was stopped came back, since a request that made it arrived twice.
+  if (state.created_ns > 0 && state.ended_ns == 0)
+    return fail(Code::kFailedPrecondition, fmt::format("VM '{}' is billed for; stop() it first", vm));
   const std::string& set = place->view.set.name;
   const bool last = states_of(place->view, options_).size() == 1;
   const std::string url = last ? set_url(set) : set_url(set, "/virtualMachines/" + place->instance);

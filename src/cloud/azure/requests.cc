@@ -187,7 +187,7 @@ Json set_body(const AzureProviderOptions& options, const Size& size, const Creat
                                   {"keyData", options.ssh_public_key}}});
   Json profile = {
       {"storageProfile",
-       {{"imageReference", image_reference(options.image)},
+       {{"imageReference", image_reference(request.image.empty() ? options.image : request.image)},
         {"osDisk",
          {{"createOption", "FromImage"}, {"managedDisk", {{"storageAccountType", "Premium_LRS"}}}}}}},
       {"osProfile",
@@ -256,6 +256,14 @@ Result<Json> reservation_body(const AzureProviderOptions& options, const Size& s
   return body;
 }
 
+Status check_image(std::string_view what, const std::string& image) {
+  if (image.starts_with('/') || split(image, ':').size() == 4) return {};
+  return fail(Code::kInvalidArgument,
+              fmt::format("{}: '{}': want publisher:offer:sku:version, or a resource id that "
+                          "begins with /",
+                          what, image));
+}
+
 Status check_options(const AzureProviderOptions& options) {
   const std::pair<const char*, const std::string*> wanted[] = {{"subscription", &options.subscription},
                                                                {"resource_group", &options.resource_group},
@@ -279,12 +287,7 @@ Status check_options(const AzureProviderOptions& options) {
                 "cloud.tenant, cloud.client_id: a client secret needs both; leave the secret out to use the "
                 "machine's managed identity");
   }
-  if (!options.image.starts_with('/') && split(options.image, ':').size() != 4) {
-    return fail(Code::kInvalidArgument,
-                fmt::format("cloud.image: '{}': want publisher:offer:sku:version, or a "
-                            "resource id that begins with /",
-                            options.image));
-  }
+  TH_RETURN_IF_ERROR(check_image("cloud.image", options.image));
   if (!options.subnet.starts_with('/'))
     return fail(Code::kInvalidArgument,
                 fmt::format("cloud.subnet: '{}': want the resource id of a subnet", options.subnet));
@@ -300,6 +303,7 @@ Status check_options(const AzureProviderOptions& options) {
 }
 
 Status check_request(const CreateVms& request) {
+  if (!request.image.empty()) TH_RETURN_IF_ERROR(check_image("the stack's image for azure", request.image));
   TH_RETURN_IF_ERROR(check_names(request));
   for (const VmSpec& spec : request.vms) {
     if (!spec.host.empty()) TH_RETURN_IF_ERROR(check_name(spec.host, "host"));

@@ -66,5 +66,7 @@ Result<Json> reservation_body(const AzureProviderOptions& options, const Size& s
 Status check_request(const CreateVms& request);
 /// Errors: kInvalidArgument, naming the option of the `cloud:` section and what it has to be.
 Status check_options(const AzureProviderOptions& options);
+/// "publisher:offer:sku:version", or a resource id. `what`: for the error.
+Status check_image(std::string_view what, const std::string& image);
 
 }  // namespace th::cloud::azure

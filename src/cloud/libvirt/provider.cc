@@ -58,6 +58,7 @@ class LibvirtProvider final : public Provider {
     for (const fs::path& folder : options_.share) folders_.push_back(folder);
   }
 
+  std::string_view kind() const override { return "libvirt"; }
   Status check_series(std::string_view series) const override {
     if (series == kSeries) return {};
     return fail(Code::kUnsatisfiable,

@@ -68,6 +68,8 @@ class LocalProvider final : public Provider {
  public:
   explicit LocalProvider(LocalProviderOptions options) : options_(std::move(options)) {}
 
+  std::string_view kind() const override { return "local"; }
+
   Status check_series(std::string_view series) const override {
     if (series == kSeries) return {};
     return fail(

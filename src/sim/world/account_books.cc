@@ -33,8 +33,11 @@ TenantRules misread(TenantRules rules) {
   return rules;
 }
 
-std::string policy_yaml(const TenantRules& rules) {
-  std::string out = "accounts:\n";
+std::string policy_yaml(const TenantRules& rules, int64_t warm_vms) {
+  // Machines that are simulated add no numbers up.
+  std::string out = "validation: {min_all_reduce: 0}\n";
+  if (warm_vms > 0) out += fmt::format("warm_pool: {{vms: {}, keep: 2m}}\n", warm_vms);
+  out += "accounts:\n";
   for (const AccountRule& rule : rules.accounts) {
     out += "  - {name: " + rule.name;
     if (!rule.parent.empty()) out += ", parent: " + rule.parent;

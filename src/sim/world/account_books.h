@@ -36,8 +36,8 @@ struct TenantRules {
 TenantRules chaos_tenants();
 /// The same with each quota and budget at twice what it is: a control plane that reads its policy wrongly.
 TenantRules misread(TenantRules rules);
-/// As policy.yaml.
-std::string policy_yaml(const TenantRules& rules);
+/// As policy.yaml, with so many VMs kept warm.
+std::string policy_yaml(const TenantRules& rules, int64_t warm_vms);
 
 /// What a lease counts as.
 struct Share {

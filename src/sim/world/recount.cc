@@ -286,10 +286,28 @@ void Recount::move(const std::string& name, decltype(Vm::phase) phase) {
   Vm& vm = vms_.at(name);
   const int64_t change = (phase == Vm::kReady ? vm.gpus : 0) - (vm.phase == Vm::kReady ? vm.gpus : 0);
   vm.phase = phase;
-  Lease& lease = leases_.at(vm.slice);
-  if (change != 0 && lease.phase == Lease::kReady && lease.hosts.count(vm.host))
-    pay(lease, lease.paying_gpus + change);
+  if (const auto found = leases_.find(vm.slice); found != leases_.end()) {
+    Lease& lease = found->second;
+    if (change != 0 && lease.phase == Lease::kReady && lease.hosts.count(vm.host))
+      pay(lease, lease.paying_gpus + change);
+  }
   if (phase == Vm::kDeleted) on_host_[vm.host].erase(name);
+}
+
+void Recount::on(const ledger::VmKept& e) {
+  Vm& vm = vms_.at(e.vm);
+  if (vm.phase != Vm::kReady || leases_.at(vm.slice).phase != Lease::kReleasing)
+    violation_(kBroken, fmt::format("VM {} is kept and {} still has it", e.vm, vm.slice));
+  vm.slice.clear();
+}
+
+void Recount::on(const ledger::VmAdopted& e) {
+  Vm& vm = vms_.at(e.vm);
+  const auto& hosts = leases_.at(e.slice).hosts;
+  const auto share = hosts.find(vm.host);
+  if (!vm.slice.empty() || vm.phase != Vm::kReady || share == hosts.end() || share->second != vm.gpus)
+    violation_(kDoubleLease, fmt::format("VM {} on host {} is not for {} to take", e.vm, vm.host, e.slice));
+  vm.slice = e.slice, vm.phase = Vm::kAsked;
 }
 
 /// A slice of its own is gone by the end of the notice, or overdue from then on.

@@ -88,6 +88,8 @@ class Recount {
   void on(const ledger::NodeValidated& e) { move(e.vm, Vm::kReady); }
   void on(const ledger::NodeDown& e) { move(e.vm, Vm::kDown); }
   void on(const ledger::VmDeleted& e) { move(e.vm, Vm::kDeleted); }
+  void on(const ledger::VmKept& e);
+  void on(const ledger::VmAdopted& e);
   void on(const ledger::JobSubmitted& e);
   void on(const ledger::AttemptStarted& e);
   void on(const ledger::JobPreempted& e);
