@@ -110,7 +110,7 @@ def start_controller(arguments):
 def acquire(nodes):
     """Returns the seconds until every VM was validated."""
     start, said = time.monotonic(), {}
-    api("POST", "/slices", {"name": "vms", "nodes": nodes, "series": "LOCAL", "duration_ns": 3600 * 10**9})
+    api("POST", "/slices", {"name": "vms", "nodes": nodes, "series": "LOCAL", "stack": "train", "duration_ns": 3600 * 10**9})
     api("POST", "/slices/vms/commit")
 
     def ready():

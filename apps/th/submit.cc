@@ -126,8 +126,7 @@ void add_submit_options(CLI::App& app, SubmitOptions& options) {
   app.add_option("--memory", options.memory, "memory limit of a rank: 3GiB");
   app.add_option("--workdir", options.workdir,
                  "folder to start in (default: for a command where you are, for a recipe the job's own)");
-  app.add_option("--stack", options.stack,
-                 "software of the slice that is made for it, see: th stack list");
+  app.add_option("--stack", options.stack, "software of the slice that is made for it, see: th stack list");
   app.add_option("--env", options.env, "NAME=VALUE for its ranks, may be repeated")->take_all();
   auto* follow =
       app.add_flag("--follow", options.follow, "watch it, with its output (default on a terminal)");

@@ -17,14 +17,14 @@ namespace th::cloud {
 
 /// What one VM has to be. `vm` is chosen by the caller, unique among all VMs that exist (check_name).
 struct VmSpec {
-  std::string vm;               // "demo-0"; also the name of its node
-  std::string host;             // the fleet host it is placed on
-  std::string series;           // "LOCAL"
-  int gpus = 0;                 // accelerators that the VM holds
-  int group = 0;                // VMs of one request with the same number share a placement group
-  int cpus = 0;                 // cores that its node must find; 0: not checked
-  int64_t memory_bytes = 0;     // memory that its node must find; 0: not checked
-  int64_t disk_free_bytes = 0;  // free space for jobs that its node must find; 0: not checked
+  std::string vm;      // "demo-0"; also the name of its node
+  std::string host;    // the fleet host it is placed on
+  std::string series;  // "LOCAL"
+  int gpus = 0;        // accelerators that the VM holds
+  int group = 0;       // VMs of one request with the same number share a placement group
+  // What its node must find at least; 0: not checked.
+  int cpus = 0;
+  int64_t memory_bytes = 0, disk_free_bytes = 0;  // the latter where jobs' folders are
 };
 
 struct CreateVms {
@@ -43,15 +43,13 @@ struct QuoteVms {
   bool spot = false;
   std::string zone;
 };
-
 struct Quote {
   int64_t microusd_per_vm_hour = 0;
   std::string where;  // "eastus, zone 1": for people
 };
 /// Capacity kept for later, paid whether it is used or not.
 struct ReserveVms {
-  std::string client_token;
-  std::string series;
+  std::string client_token, series;
   int64_t num_vms = 1;
   std::string zone;
   int64_t start_ns = 0, end_ns = 0;  // since 1970; the cloud says which it takes
@@ -65,14 +63,12 @@ enum class VmPhase {
 std::string_view phase_name(VmPhase phase);  // "creating", "running", "dead"
 
 struct VmState {
-  std::string vm;
-  std::string host;
+  std::string vm, host;
   std::string client_token;  // of the create() that made it
   VmPhase phase = VmPhase::kCreating;
-  std::string detail;             // "pid 4711", "process 4711 is gone": for people
-  std::string node_token_sha256;  // of the token that its node shows to the controller
-  // What the cloud bills it for, since 1970; 0: not known, or not yet.
-  int64_t created_ns = 0, ended_ns = 0;
+  std::string detail;                    // "pid 4711", "process 4711 is gone": for people
+  std::string node_token_sha256;         // of the token that its node shows to the controller
+  int64_t created_ns = 0, ended_ns = 0;  // what the cloud bills it for, since 1970; 0: not known, or not yet
 };
 
 /// Taken away (a spot VM), deleted by its owner, rebooted, moved to another host (what lies on its local disk
@@ -106,7 +102,6 @@ class Provider {
 
   /// "local", "azure": what stacks name their images by.
   virtual std::string_view kind() const { return "other"; }
-
   /// Whether it makes VMs of this series at all. Does not block. Errors: kUnsatisfiable.
   virtual Status check_series(std::string_view series) const = 0;
 

@@ -156,6 +156,7 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
     gang.argv = serve_command(spec.name, address, job.master_port);
     gang.ready_url = fmt::format("http://{}:{}/health", address, job.master_port);
   }
+  gang.fixed_env[node::kSliceVariable] = job.slice;
   if (!slice.requested.stack.empty()) {
     // Its version was found when the slice was made, and stays.
     if (const auto stack = find_stack(core_.state(), slice.requested.stack))

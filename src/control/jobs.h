@@ -14,6 +14,7 @@
 #include "control/job_output.h"
 #include "control/models.h"
 #include "control/slices.h"
+#include "control/stager.h"
 #include "request/job_spec.h"
 #include "reserve/queue.h"
 
@@ -133,6 +134,7 @@ class Jobs {
   Slices& slices_;
   JobOutput& output_;
   Models& models_;
+  Stager stager_{core_};
   std::map<std::string, request::JobSpec> specs_;
   std::map<std::string, Waiting> waiting_;
   std::map<std::string, reserve::Plan> planned_;  // of queued jobs without a slice

@@ -245,6 +245,13 @@ void Slices::finish_release(const Slice& slice) {
   });
   if (vms_left || jobs_left(slice.terms.slice) || creating_.count(slice.terms.slice)) return;
   core_.stage(ledger::SliceReleased{slice.terms.slice, {}});
+  core_.after_commit([this, folder = core_.state_dir() / "jobs" / slice.terms.slice] {
+    core_.offload([folder]() -> std::function<void()> {
+      std::error_code ignored;  // what its jobs shared, where that is on this machine
+      std::filesystem::remove_all(folder, ignored);
+      return [] {};
+    });
+  });
   next_repair_ns_.erase(slice.terms.slice);
   repair_notes_.erase(slice.terms.slice);
   idle_since_ns_.erase(slice.terms.slice);

@@ -47,10 +47,8 @@ struct Slice {
   std::vector<std::string> vms;           // all it ever had, in order, but for those that it gave on
   std::map<std::string, int64_t> groups;  // host → placement group; those that are not here are in group 0
   int64_t held_ns = 0, ready_ns = 0, ended_ns = 0;
-  // What is paid: GPU-nanoseconds of the nodes that were there, up to metered_until_ns; metered_gpus run
-  // since then, at most to the end of its window.
-  GpuNs gpu_ns = 0;
-  int64_t metered_gpus = 0, metered_until_ns = 0;
+  GpuNs gpu_ns = 0;  // paid: of the nodes that were there, up to metered_until_ns
+  int64_t metered_gpus = 0, metered_until_ns = 0;  // run since then, at most to the end of its window
 
   bool live() const { return state < SliceState::kReleased; }  // holds its hosts
   GpuNs gpu_ns_at(int64_t now_ns) const;
@@ -59,7 +57,6 @@ struct Slice {
 
 /// kKept: of no slice, ready for another one.
 enum class VmState { kRequested, kUp, kReady, kDown, kDeleted, kKept };
-
 struct Vm {
   std::string id, slice, host, token_sha256, boot_id, address, reason;
   int64_t gpus = 0, requested_ns = 0, changed_ns = 0;  // changed_ns: of its state

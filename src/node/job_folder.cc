@@ -203,6 +203,9 @@ Status stage_job(const Staging& staging, std::stop_token stop) {
   UniqueFd jobs(open(staging.jobs_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!jobs) return fail(errno_error(fmt::format("opening {}", staging.jobs_dir.string()), errno));
   TH_TRY(UniqueFd root, enter(jobs.get(), staging.job, staging.user, 0750));
+  if (!staging.slice.empty()) {
+    TH_TRY(const UniqueFd shared, enter(jobs.get(), staging.slice, staging.user, 0750));
+  }
   for (const auto& [path, text] : staging.files) {
     TH_RETURN_IF_ERROR(write_text(root.get(), path, text, staging.user));
   }

@@ -17,6 +17,7 @@ namespace th::node {
 struct Staging {
   std::filesystem::path jobs_dir;
   std::string job;
+  std::string slice;  // of a folder beside the job's, which the jobs of the slice share; empty: none
   std::map<std::string, std::string> files;  // path in the job's folder → text
   std::map<std::string, std::string> stage;  // path in the job's folder → absolute path of a file or folder
   std::optional<User> user;                  // owner of all that is made; none: this process's

@@ -203,7 +203,7 @@ void Node::add(const Task& task) {
   std::string attempt = attempt_of(task.id);
   auto [it, fresh] = stages_.try_emplace(attempt);
   if (!fresh) return;
-  Staging staging{config_.jobs_dir, task.id.job, task.files, task.stage, user_};
+  Staging staging{config_.jobs_dir, task.id.job, slice_of(task), task.files, task.stage, user_};
   it->second.worker = std::jthread([this, attempt, staging = std::move(staging)](std::stop_token stop) {
     Status result = stage_job(staging, stop);
     mailbox_.post([this, attempt, result] {

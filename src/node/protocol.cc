@@ -206,6 +206,11 @@ Result<TaskId> parse_task_id(std::string_view text) {
               fmt::format("task '{}': want JOB.ATTEMPT.RANK, like 'job-1.1.0'", text.substr(0, 80)));
 }
 
+std::string slice_of(const Task& task) {
+  const auto found = task.env.find(kSliceVariable);
+  return found != task.env.end() && check_name(found->second, kSliceVariable) ? found->second : std::string();
+}
+
 std::string_view state_name(TaskState state) { return kStateNames.at(static_cast<size_t>(state)); }
 
 Status check_inside_path(std::string_view path, std::string_view what) {

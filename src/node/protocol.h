@@ -55,6 +55,10 @@ struct Task {
   bool operator==(const Task&) const = default;
 };
 
+inline constexpr const char* kSliceVariable = "TH_SLICE";
+/// What that variable of the task says; empty: nothing that a folder could be called.
+std::string slice_of(const Task& task);
+
 enum class TaskState { kStarting, kRunning, kReady, kExited };
 std::string_view state_name(TaskState state);
 

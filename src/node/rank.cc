@@ -81,6 +81,8 @@ std::map<std::string, std::string> Rank::environment(bool reachable) const {
   std::map<std::string, std::string> env = task_.env;
   env["TH_JOB_DIR"] = folder;
   if (task_.metrics_file) env["TH_METRICS"] = folder + "/" + *task_.metrics_file;
+  const std::string slice = slice_of(task_);
+  if (reachable && !slice.empty()) env["TH_SLICE_DIR"] = (config.jobs_dir / slice).string();
   env["TH_VM_DIR"] = config.dir;  // by these two, what a rank left behind is found again
   env["TH_TASK"] = (config.dir / task_.id.text()).string();
   env.insert(

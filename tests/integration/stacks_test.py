@@ -3,7 +3,7 @@
 import json
 import unittest
 
-from cluster import Cluster, ClusterTest
+from cluster import Cluster, ClusterTest, wait_for
 
 
 class Stacks(ClusterTest):
@@ -35,6 +35,16 @@ class Stacks(ClusterTest):
         self.assertIn("stack mine@1", why)
         leftovers = [p.name for p in (self.cluster.state / "jobs").iterdir() if p.name.startswith("check-")]
         self.assertEqual(leftovers, [], "checks leave no folder behind")
+
+    def test_jobs_of_a_slice_share_a_folder(self):
+        self.create("demo")
+        run = ("submit", "--wait", "--slice", "demo", "--gpus", 1, "--", "sh", "-c")
+        self.assertEqual(self.th(*run, 'echo kept > "$TH_SLICE_DIR/note"')["state"], "succeeded")
+        self.assertEqual(self.th(*run, 'grep -q kept "$TH_SLICE_DIR/note"')["state"], "succeeded")
+        folder = self.cluster.state / "jobs" / self.th("slice", "show", "demo")["id"]
+        self.assertTrue((folder / "note").exists())
+        self.th("slice", "release", "demo")
+        wait_for("the folder to go with its slice", lambda: not folder.exists())
 
     def test_what_does_not_match_is_not_handed_over(self):
         self.add('name: mine\nversion: "1"\nprograms: [no-such-program]\n')

@@ -390,11 +390,9 @@ Status AzureProvider::forget(const std::string& set, std::optional<size_t> index
 Status AzureProvider::remove(std::string_view vm, int64_t timeout_ns) {
   const int64_t deadline_ns = deadline(timeout_ns);
   const auto place = find_settled(vm, deadline_ns);
-  if (!place && place.error().code == Code::kNotFound) return {};
-  if (!place) return fail(place.error());
+  if (!place) return place.error().code == Code::kNotFound ? Status() : fail(place.error());
   TH_TRY(const VmState state, state_at(*place, vm));
-  // Also when one that was stopped came back, since a request that made it arrived twice.
-  if (state.created_ns > 0 && state.ended_ns == 0)
+  if (state.created_ns > 0 && state.ended_ns == 0)  // also one that came back: its request arrived twice
     return fail(Code::kFailedPrecondition, fmt::format("VM '{}' is billed for; stop() it first", vm));
   const std::string& set = place->view.set.name;
   const bool last = states_of(place->view, options_).size() == 1;
@@ -404,8 +402,7 @@ Status AzureProvider::remove(std::string_view vm, int64_t timeout_ns) {
     done = arm_.carry_out({fmt::format("deleting VM '{}'", vm), "DELETE", url}, deadline_ns);
   if (!done && done.error().code == Code::kNotFound) done = {};
   if (done && !last) done = forget(set, place->index, deadline_ns);
-  if (!done && done.error().code == Code::kNotFound) return {};
-  return done;
+  return !done && done.error().code == Code::kNotFound ? Status() : done;
 }
 
 }  // namespace

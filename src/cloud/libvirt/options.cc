@@ -46,6 +46,10 @@ Status check_options(const LibvirtProviderOptions& options) {
   return {};
 }
 
+std::filesystem::path image_of(const LibvirtProviderOptions& options, const CreateVms& request) {
+  return request.image.empty() ? options.image : std::filesystem::path(request.image);
+}
+
 Status check_image(const std::filesystem::path& image) {
   for (const char* name : {"vmlinuz", "initrd.img"}) {
     const std::filesystem::path file = image / name;

@@ -15,6 +15,8 @@ Status check_options(const LibvirtProviderOptions& options);
 
 /// Its files are there. Errors: kNotFound, which says how to build them.
 Status check_image(const std::filesystem::path& image);
+/// Of the request, else of the options.
+std::filesystem::path image_of(const LibvirtProviderOptions& options, const CreateVms& request);
 
 /// node.json (docs/node.md) of a VM; `token` is the node's secret.
 std::string node_config(const LibvirtProviderOptions& options, const VmSpec& spec, const Record& record,

@@ -86,7 +86,7 @@ class LibvirtProvider final : public Provider {
     const int64_t deadline = now() + timeout_ns;
     std::unique_lock lock(creating_, std::chrono::nanoseconds(timeout_ns));
     if (!lock) return fail(Code::kDeadlineExceeded, "other VMs are being created; try again");
-    TH_RETURN_IF_ERROR(libvirt::check_image(options_.image));
+    TH_RETURN_IF_ERROR(libvirt::check_image(libvirt::image_of(options_, request)));
     TH_TRY(const Connection connection, virt_.open(timeout_ns));
     TH_TRY(auto machines, known(connection));
     for (const VmSpec& spec : request.vms) {
@@ -225,7 +225,7 @@ class LibvirtProvider final : public Provider {
     free(capabilities);
     constexpr std::string_view kProbe = ".probe";
     TH_RETURN_IF_ERROR(make_folder(folder(kProbe), 0711));
-    libvirt::DomainSpec spec = domain_spec(kProbe, "kvm", "th.name=probe");
+    libvirt::DomainSpec spec = domain_spec(kProbe, "kvm", "th.name=probe", options_.image);
     spec.name = options_.cluster + "-probe-of-kvm";
     Domain probe(virDomainCreateXML(connection.get(), libvirt::domain_xml(spec).c_str(),
                                     VIR_DOMAIN_START_AUTODESTROY));
@@ -274,7 +274,7 @@ class LibvirtProvider final : public Provider {
     for (const auto& [vm, machine] : machines) taken.insert(machine.record.address);
     for (const VmSpec& spec : request.vms) {
       if (machines.contains(spec.vm)) continue;
-      TH_TRY(Machine machine, define(connection, spec, request.client_token, taken));
+      TH_TRY(Machine machine, define(connection, spec, request, taken));
       machines.emplace(spec.vm, std::move(machine));
     }
     // Processors that are emulated at the same time starve each other when they start.
@@ -291,9 +291,9 @@ class LibvirtProvider final : public Provider {
   }
 
   /// The disk is there before the domain is: a domain that exists can be started.
-  Result<Machine> define(const Connection& connection, const VmSpec& spec, const std::string& client_token,
+  Result<Machine> define(const Connection& connection, const VmSpec& spec, const CreateVms& request,
                          std::set<std::string>& taken) {
-    Record record{options_.cluster,      spec.vm, spec.host,     client_token, "", "",
+    Record record{options_.cluster,      spec.vm, spec.host,     request.client_token, "", "",
                   Env::real().unix_ns(), false,   emulated_ == 1};
     TH_TRY(record.address, libvirt::take_address(addresses_, taken));
     const std::string token = random_token();
@@ -307,7 +307,8 @@ class LibvirtProvider final : public Provider {
     for (const fs::path& path : folders_) shared.push_back(path);
     const std::string type = is_test(connection) ? "test" : emulated_ == 1 ? "qemu" : "kvm";
     libvirt::DomainSpec domain =
-        domain_spec(spec.vm, type, libvirt::boot_words(record, options_.gateway, shared));
+        domain_spec(spec.vm, type, libvirt::boot_words(record, options_.gateway, shared),
+                    libvirt::image_of(options_, request));
     domain.title = fmt::format("Thunderhead node {} of {}", spec.vm, options_.cluster);
     domain.description = libvirt::to_text(record);
     domain.config_disk = folder(spec.vm) / "node.img";
@@ -320,12 +321,12 @@ class LibvirtProvider final : public Provider {
     return machine;
   }
 
-  libvirt::DomainSpec domain_spec(std::string_view vm, const std::string& type,
-                                  const std::string& words) const {
+  libvirt::DomainSpec domain_spec(std::string_view vm, const std::string& type, const std::string& words,
+                                  const fs::path& image) const {
     libvirt::DomainSpec spec;
     spec.type = type, spec.words = words, spec.name = domain_name(vm);
     spec.memory_bytes = options_.memory_bytes, spec.cpus = options_.cpus;
-    spec.kernel = options_.image / "vmlinuz", spec.initrd = options_.image / "initrd.img";
+    spec.kernel = image / "vmlinuz", spec.initrd = image / "initrd.img";
     spec.console = folder(vm) / "console.log";
     return spec;
   }
@@ -343,7 +344,7 @@ class LibvirtProvider final : public Provider {
                                    options_.uri);
     if (error.message.find("kernel") != std::string::npos ||
         error.message.find("ram disk") != std::string::npos)
-      error.message += fmt::format("; build image {} anew with tools/vm_image", options_.image.string());
+      error.message += "; build its image anew with tools/vm_image";
     return fail(std::move(error));
   }
 
@@ -365,9 +366,9 @@ class LibvirtProvider final : public Provider {
       log_warn("VM {}: {} (start {} of {})", vm, problem, attempt, kStarts);
       if (attempt == kStarts)
         return fail(Code::kUnavailable,
-                    fmt::format("VM '{}' did not come up, started {} times: {}; see that image {} is whole "
+                    fmt::format("VM '{}' did not come up, started {} times: {}; see that its image is whole "
                                 "(tools/vm_image)",
-                                vm, kStarts, problem, options_.image.string()));
+                                vm, kStarts, problem));
       if (libvirt::is_active(machine.domain).value_or(false)) virDomainDestroy(machine.domain.get());
     }
     return {};

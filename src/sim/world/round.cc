@@ -95,11 +95,10 @@ Round::Round(const RoundOptions& options, ChaosResult& result)
       clock_(prng_.next(), kStartNs),
       cloud_(clock_, prng_.next(), fleet_),
       disk_(prng_.next()),
-      recount_(*fleet_, tenants_,
-               [this](const char* rule, const std::string& what) { violation(rule, what); }) {
+      recount_(*fleet_, tenants_, [this](auto rule, const std::string& what) { violation(rule, what); }) {
   auto found = [this](const char* rule, const std::string& what) { violation(rule, what); };
-  const auto warm_vms = static_cast<int64_t>(prng_.below(2) * prng_.below(9));
-  const std::string policy = policy_yaml(options.plant == "quota" ? misread(tenants_) : tenants_, warm_vms);
+  const TenantRules rules = options.plant == "quota" ? misread(tenants_) : tenants_;
+  const std::string policy = policy_yaml(rules, static_cast<int64_t>(prng_.below(2) * prng_.below(9)));
   plane_.emplace(clock_, prng_.next(), fleet_, cloud_, options.scratch_dir, policy, hooks());
   nodes_.emplace(clock_, prng_.next(), cloud_, *plane_);
   nodes_->on_conflict = [this](const std::string& what) { violation(kDoubleLease, what); };
