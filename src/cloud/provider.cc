@@ -52,7 +52,8 @@ Result<Quote> Provider::quote(const QuoteVms& request, int64_t) {
 
 Result<VmState> Provider::stop(std::string_view vm, int64_t timeout_ns) {
   auto known = describe(vm, timeout_ns);
-  TH_RETURN_IF_ERROR(remove(vm, timeout_ns));
+  TH_RETURN_IF_ERROR(remove(vm, timeout_ns));  // also what is half made, of which nothing is known
+  if (!known && known.error().code == Code::kNotFound) return fail(known.error());
   VmState state;
   if (known) state = *std::move(known);
   state.vm = vm;

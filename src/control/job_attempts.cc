@@ -197,13 +197,17 @@ void Jobs::add_batch(const Job& job, const request::JobSpec& spec, launch::GangS
 
 void Jobs::take_events() {
   refused_.clear();
-  for (auto events = core_.launcher().take_events(); !events.empty();
-       events = core_.launcher().take_events()) {
-    for (const launch::Event& event : events) {
-      if (take_check && take_check(event)) continue;
-      std::visit([this](const auto& e) { take(e); }, event);
+  auto take_all = [this](launch::Launcher& launcher) {
+    for (auto events = launcher.take_events(); !events.empty(); events = launcher.take_events()) {
+      for (const launch::Event& event : events) {
+        if (take_check && take_check(event)) continue;
+        std::visit([this](const auto& e) { take(e); }, event);
+      }
     }
-  }
+  };
+  take_all(core_.launcher());
+  take_all(
+      core_.node_launcher());  // the same, unless another one starts jobs: checks always run on the nodes
 }
 
 void Jobs::take(const launch::RankChanged& changed) {

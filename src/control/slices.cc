@@ -351,7 +351,8 @@ void Slices::delete_unwanted(const Slice& slice) {
     if (vm.state == VmState::kDeleted || (wanted && has_place && vm.state != VmState::kDown)) continue;
     if (auto again = removing_.find(name); again != removing_.end() && core_.monotonic_ns() < again->second)
       continue;
-    if (warm_.keep(slice, vm)) continue;
+    // One that was being removed may be half gone.
+    if (!removing_.count(name) && warm_.keep(slice, vm)) continue;
     removing_[name] = INT64_MAX;
     end_vm(core_, name, [this, name](const Status& removed) {
       if (!removed) {

@@ -50,7 +50,7 @@ class Stacks(ClusterTest):
         self.add('name: mine\nversion: "1"\nprograms: [no-such-program]\n')
         said = self.error(self.create("demo", "--stack", "mine", status=1))
         self.assertIn("does not match stack mine@1: program no-such-program is missing", said)
-        self.assertEqual(self.th("nodes", "list")["items"], [])
+        wait_for("nothing of it to be left", lambda: self.th("nodes", "list")["items"] == [])
         self.assertIn("stack 'yours' does not exist; there are base@1", self.error(self.create("demo", "--stack", "yours", status=1)))
         file = self.cluster.state / "stack.yaml"
         file.write_text('name: mine\nversion: "2"\npackages: ["$(reboot)"]\n')

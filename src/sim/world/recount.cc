@@ -303,7 +303,8 @@ void Recount::on(const ledger::VmKept& e) {
 
 void Recount::on(const ledger::VmAdopted& e) {
   Vm& vm = vms_.at(e.vm);
-  const auto& hosts = leases_.at(e.slice).hosts;
+  const Lease& lease = leases_.at(e.slice);
+  const auto& hosts = lease.adding.count(vm.host) ? lease.adding : lease.hosts;
   const auto share = hosts.find(vm.host);
   if (!vm.slice.empty() || vm.phase != Vm::kReady || share == hosts.end() || share->second != vm.gpus)
     violation_(kDoubleLease, fmt::format("VM {} on host {} is not for {} to take", e.vm, vm.host, e.slice));

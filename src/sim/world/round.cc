@@ -376,7 +376,7 @@ bool Round::settle() {
     const auto& core = plane_->controller().core;
     const bool settled = core.active_slices().empty() && core.active_jobs().empty() &&
                          core.queued_jobs().empty() && core.state().reservations.empty() &&
-                         gateway_->serves().empty();
+                         core.state().kept_vms.empty() && gateway_->serves().empty();
     if (undeploying_ && settled && cloud_.machines().empty()) return true;
     undeploying_ = undeploying_ || all_serve();
     buyers_->give_back(core.state());
