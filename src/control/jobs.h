@@ -1,6 +1,5 @@
 #pragma once
-// Jobs: queued, placed as whole gangs, started, restarted from their checkpoints, finished. Thread: the loop
-// only.
+// Jobs: queued, placed as whole gangs, started, restarted from checkpoints, finished. Thread: the loop only.
 
 #include <functional>
 #include <map>
@@ -9,7 +8,6 @@
 
 #include "base/result.h"
 #include "base/units.h"
-#include "control/core.h"
 #include "control/eligibility.h"
 #include "control/job_output.h"
 #include "control/models.h"
@@ -150,7 +148,6 @@ class Jobs {
 
 /// The spec as the ledger keeps it.
 std::string spec_text(const request::JobSpec& spec);
-
 /// The command that serves a model staged as "model" in the job's folder, on `port`.
 std::vector<std::string> serve_command(const std::string& deployment, const std::string& address,
                                        int64_t port);

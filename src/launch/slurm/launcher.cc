@@ -1,6 +1,7 @@
 #include "launch/slurm/launcher.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <charconv>
@@ -321,12 +322,31 @@ void SlurmLauncher::read_metrics(Gang& gang) {
   }
 }
 
+/// Whether ranks without an exit file went with their node. Slurm may find the step broken, and the job
+/// failed, before it finds the node down: then srun ends with what is no signal's status, and no rank with an
+/// error of its own.
+bool SlurmLauncher::lost_a_node(const Gang& gang, const SlurmJob& job) const {
+  const int64_t status = job.wait_status >> 8 & 0xff;
+  if (job.state != "FAILED" || (status > kSignalBase && status <= kSignalBase + SIGRTMAX))
+    return job.state == "NODE_FAIL";
+  const AttemptFiles files(job_folder(gang.spec.job), gang.spec.attempt);
+  for (size_t rank = 0; rank < gang.ranks.size(); ++rank) {
+    const auto text = read_file(files.exit(static_cast<int>(rank)), 64);
+    const auto exit = text ? parse_exit(*text) : fail(text.error());
+    const bool ended_with_it = exit && (exit->code == 0 || exit->code == kSignalBase + SIGTERM ||
+                                        exit->code == kSignalBase + SIGKILL);
+    if (exit && !ended_with_it) return false;
+  }
+  return true;
+}
+
 /// The exit files say how each rank ended; a rank without one went with its node, or with the job.
 void SlurmLauncher::end_ranks(Gang& gang, const SlurmJob& job) {
   const bool is_over = gang.state == GangState::kSucceeded || gang.state == GangState::kFailed;
   const AttemptFiles files(job_folder(gang.spec.job), gang.spec.attempt);
   std::optional<RankChanged> cause;
   bool all_good = true;
+  const bool node_lost = lost_a_node(gang, job);
   for (size_t rank = 0; rank < gang.ranks.size(); ++rank) {
     node::TaskReport report = gang.ranks[rank];
     if (report.state == node::TaskState::kExited) continue;
@@ -340,15 +360,18 @@ void SlurmLauncher::end_ranks(Gang& gang, const SlurmJob& job) {
       if (exit->code > kSignalBase) report.signal = exit->code - kSignalBase;
       if (exit->code <= kSignalBase) report.exit_code = exit->code;
     } else {
-      lost = job.state == "NODE_FAIL";
+      lost = node_lost;
       report.reason = fmt::format("Slurm's job {} ended: {} ({})", job.id, job.state, job.reason);
     }
     const bool good = report.exit_code == 0 && !gang.spec.service;
     all_good = all_good && good;
     change(gang, static_cast<int>(rank), report, lost);
-    // Those without an exit file were ended with the job, whose times are whole seconds.
-    const auto order = [](const node::TaskReport& r) { return std::pair(!r.reason.empty(), r.ended_ns); };
-    if (!good && (!cause || order(report) < order(cause->report)))
+    // Those without an exit file were ended with the job, whose times are whole seconds, or are the cause of
+    // it.
+    const auto order = [](const node::TaskReport& r, bool gone) {
+      return std::tuple(!gone, !r.reason.empty(), r.ended_ns);
+    };
+    if (!good && (!cause || order(report, lost) < order(cause->report, cause->lost)))
       cause = RankChanged{gang.spec.ranks[rank].vm, report, lost};
   }
   if (is_over || gang.stopping) return;

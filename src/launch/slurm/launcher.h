@@ -73,6 +73,7 @@ class SlurmLauncher final : public Launcher {
   void send_wishes(const std::string& job);
   void take_job(const std::string& job, const SlurmJob* found);
   void read_metrics(Gang& gang);
+  bool lost_a_node(const Gang& gang, const SlurmJob& job) const;
   void end_ranks(Gang& gang, const SlurmJob& job);
   void fail_gang(Gang& gang, const std::string& reason, bool lost);
   void change(Gang& gang, int rank, node::TaskReport report, bool lost);
