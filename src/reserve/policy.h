@@ -72,7 +72,7 @@ struct QueuePolicy {
   int64_t move_cost_ns = 60 * kSecond;  // what a move loses beside the work since the last checkpoint
   // A slice whose nodes all-reduce more slowly, in bytes a second of one rank's wire, is not handed over; 0:
   // not measured.
-  int64_t min_all_reduce = 10'000'000;
+  int64_t min_all_reduce = 1'000'000;
   int64_t warm_vms = 0,
           warm_keep_ns = 10 * kMinute;  // VMs of ended jobs that stay for the next, and how long
 
