@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "base/base64.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "http/url.h"

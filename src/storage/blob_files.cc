@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "base/base64.h"
 #include "base/files.h"
 #include "storage/blobs.h"
 #include "storage/digest.h"

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/base64.h"
 #include "base/env.h"
 #include "base/json.h"
 #include "base/text.h"

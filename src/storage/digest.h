@@ -1,8 +1,7 @@
 #pragma once
-// Digests, signatures and base64, by OpenSSL.
+// Digests and signatures, by OpenSSL.
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -26,8 +25,5 @@ class Digest {
 std::string md5(std::string_view bytes);
 std::string hmac_sha256(std::string_view key, std::string_view text);
 std::string to_hex(std::string_view bytes);
-std::string to_base64(std::string_view bytes);
-/// None: it is not base64 (standard alphabet, padded).
-std::optional<std::string> from_base64(std::string_view text);
 
 }  // namespace th::storage

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "http/server.h"

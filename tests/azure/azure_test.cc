@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/base64.h"
 #include "base/files.h"
 #include "base/json.h"
 #include "base/text.h"
@@ -15,7 +16,6 @@
 #include "chaos.h"
 #include "http/server.h"
 #include "serve.h"
-#include "storage/digest.h"
 
 namespace th::azure_emulator {
 namespace {
@@ -145,7 +145,7 @@ TEST_F(AzureTest, FromAQuoteToNothingLeft) {
 
 /// What cloud-init would write of a set's customData.
 std::string boot_file_of(const ScaleSet& set) {
-  const auto custom = storage::from_base64(
+  const auto custom = from_base64(
       set.model["properties"]["virtualMachineProfile"]["osProfile"]["customData"].get<std::string>());
   const size_t begin = custom->find("content: '") + 10;
   return custom->substr(begin, custom->rfind('\'') - begin);

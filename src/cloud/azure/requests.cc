@@ -2,7 +2,6 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/base64.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "cloud/check_names.h"
@@ -63,15 +63,6 @@ std::string digest(std::string_view cluster, std::string_view token) {
   return sha256_hex(fmt::format("{}\n{}", cluster, token)).substr(0, 20);
 }
 
-std::string base64(const std::string& bytes) {
-  std::string out((bytes.size() + 2) / 3 * 4 + 1, '\0');
-  const int length =
-      EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                      reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()));
-  out.resize(static_cast<size_t>(length));
-  return out;
-}
-
 /// What cloud-init writes at the first boot, for th-node --azure. The instance adds its own name, which the
 /// metadata service tells. All VMs of a set are alike.
 std::string custom_data(const AzureProviderOptions& options, const VmSpec& vm, std::string_view set) {
@@ -82,7 +73,7 @@ std::string custom_data(const AzureProviderOptions& options, const VmSpec& vm, s
                        {"cpus", vm.cpus},
                        {"memory_bytes", vm.memory_bytes},
                        {"disk_free_bytes", vm.disk_free_bytes}};
-  return base64(
+  return to_base64(
       "#cloud-config\nwrite_files:\n- path: /etc/thunderhead/azure.json\n  permissions: '0600'\n  content: "
       "'" +
       dump_json(config) + "'\n");
