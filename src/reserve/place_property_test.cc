@@ -228,7 +228,8 @@ TEST(PlaceProperty, ChangesOfTheFabricStartIt) {
       changed.segment = change.segment.value_or(request.segment);
       Policy allowed = policy;
       allowed.split_groups |= change.split_groups;
-      RC_ASSERT(decide(world.snapshot, changed, allowed, 0).has_value());
+      auto then = decide(world.snapshot, changed, allowed, 0);
+      if (!then) RC_FAIL(decision.error().text + "; " + change.text + ": " + then.error().text);
     }
   }));
 }

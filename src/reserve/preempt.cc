@@ -68,19 +68,27 @@ int64_t gpus_in(const Claim& claim) {
   return gpus;
 }
 
+int64_t end_of_notice(const QueueInput& input, const Running& running) {
+  const Qos* qos = input.policy.find_qos(running.who.qos);
+  return input.now_ns + std::max<int64_t>(1, qos ? qos->grace_ns : 0);
+}
+
 std::vector<const Running*> choose_victims(const RoomAsk& ask) {
   std::vector<const Running*> chosen = may_stop(ask);
   auto enough = [&](const std::vector<const Running*>& gone) {
     Snapshot snapshot = ask.snapshot;
     Accounts accounts = ask.accounts;
+    Pending pending = ask.pending;
+    int64_t& start_ns = pending.request.start_ns;
     for (const Running* running : gone) {
+      start_ns = std::max(start_ns, end_of_notice(ask.input, *running));
       // Else its quota is free then, and its hosts are its reservation's.
       if (running->reservation.empty()) snapshot = snapshot.without_claim(running->claim);
       accounts.remove(running->claim.id);
     }
-    auto plan = decide_for(snapshot, ask.pending, accounts, ask.input.policy, ask.input.end_by_ns, false,
+    auto plan = decide_for(snapshot, pending, accounts, ask.input.policy, ask.input.end_by_ns, false,
                            ask.input.now_ns);
-    return plan && plan->start_ns <= ask.input.now_ns;
+    return plan && plan->start_ns <= start_ns;
   };
   if (chosen.empty() || !enough(chosen)) return {};
   size_t few = 0, many = chosen.size();  // the first `few` are not enough, the first `many` are
@@ -89,10 +97,13 @@ std::vector<const Running*> choose_victims(const RoomAsk& ask) {
     (enough({chosen.begin(), chosen.begin() + static_cast<std::ptrdiff_t>(middle)}) ? many : few) = middle;
   }
   chosen.resize(many);
-  for (size_t i = chosen.size(); i-- > 0 && chosen.size() > 1;) {
-    std::vector<const Running*> fewer = chosen;
-    fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
-    if (enough(fewer)) chosen = std::move(fewer);
+  for (size_t before = 0; before != chosen.size();) {  // with fewer it starts earlier, when others may do
+    before = chosen.size();
+    for (size_t i = chosen.size(); i-- > 0 && chosen.size() > 1;) {
+      std::vector<const Running*> fewer = chosen;
+      fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
+      if (enough(fewer)) chosen = std::move(fewer);
+    }
   }
   return chosen;
 }

@@ -207,8 +207,7 @@ class Look {
     Pending later = pending;
     std::vector<std::string> names;
     for (const Running* victim : victims) {
-      const Qos* qos = input_.policy.find_qos(victim->who.qos);
-      const int64_t ends_ns = input_.now_ns + std::max<int64_t>(1, qos ? qos->grace_ns : 0);
+      const int64_t ends_ns = detail::end_of_notice(input_, *victim);
       later.request.start_ns = std::max(later.request.start_ns, ends_ns);
       out_.preemptions.push_back({victim->claim.id, pending.request.name, ends_ns});
       decision.preempts.push_back(victim->claim.id);

@@ -150,20 +150,26 @@ tl::expected<Ask, Refusal> shape(Ask ask) {
   return ask;
 }
 
-tl::unexpected<Refusal> refuse_size(const Ask& ask, int64_t exist) {
+/// Units that one placement group holds, where a gang may not have more than one.
+int64_t group_limit(const Ask& ask) {
+  int64_t limit = ask.policy.max_group_hosts;
+  return limit == 0 || ask.policy.split_groups ? INT64_MAX : limit - limit % ask.block;
+}
+
+tl::unexpected<Refusal> refuse_size(const Ask& ask, int64_t exist, int64_t now_ns) {
   const Fleet& fleet = ask.snapshot.fleet();
-  int64_t room = ask.gpus_without_spares(detail::most_units(ask.query(), ask.demand()));
+  int64_t units = detail::most_units(ask.query(), ask.demand()), room = ask.gpus_without_spares(units);
   std::string where = ask.snapshot.is_slice() ? "the slice" : fmt::format("fleet '{}'", fleet.name());
   std::string most = fleet.sites().size() > 1 && !ask.snapshot.is_slice() ? " in one site" : "";
   auto refusal = refuse(Reason::kNotEnoughGpus,
                         fmt::format("{} can never start: {} has {}{}, of which {} free then",
                                     detail::describe(ask), where, detail::count_gpus(exist), most, room));
-  if (room > 0 && ask.policy.find_changes) {
+  if (int64_t fewer = ask.gpus_without_spares(std::min(units, group_limit(ask))); fewer > 0) {
     Change change;
-    change.gpus = room;
-    change.size_ppm = detail::part_ppm(ask.gpus - room, ask.gpus);
-    change.text = "ask for " + detail::count_gpus(room);
-    refusal.value().changes.push_back(std::move(change));
+    change.gpus = fewer;
+    change.size_ppm = detail::part_ppm(ask.gpus - fewer, ask.gpus);
+    change.text = "ask for " + detail::count_gpus(fewer);
+    add_if_it_works(ask.snapshot, ask.policy, now_ns, ask.request, std::move(change), refusal.value());
   }
   return refusal;
 }
@@ -276,7 +282,7 @@ tl::unexpected<Refusal> refuse_group(const Ask& ask, int64_t now_ns) {
   split.size_ppm = detail::part_ppm(ask.units() - limit, ask.units());
   split.text = fmt::format("allow {} placement groups", (ask.units() + limit - 1) / limit);
   Change fewer;
-  fewer.gpus = ask.gpus_without_spares(limit - limit % ask.block);
+  fewer.gpus = ask.gpus_without_spares(group_limit(ask));
   fewer.size_ppm = split.size_ppm;
   fewer.text = "ask for " + detail::count_gpus(*fewer.gpus);
   add_if_it_works(ask.snapshot, ask.policy, now_ns, ask.request, std::move(split), refusal.value());
@@ -378,12 +384,12 @@ Decision decide(const Snapshot& snapshot, const Request& request, const Policy& 
   auto ask = check(snapshot, request, policy, now_ns).and_then(shape);
   if (!ask) return tl::unexpected<Refusal>(std::move(ask.error()));
   int64_t exist = gpus_in_one_site(snapshot, ask->series);
-  if (ask->gpus > exist) return refuse_size(*ask, exist);
+  if (ask->gpus > exist) return refuse_size(*ask, exist, now_ns);
   if (auto terms = check_terms(*ask, now_ns); !terms)
     return tl::unexpected<Refusal>(std::move(terms.error()));
   if (policy.end_by_ns && *policy.end_by_ns - request.duration_ns < ask->start_ns)
     return refuse_window(*ask, now_ns);
-  if (policy.max_group_hosts > 0 && !policy.split_groups && ask->units() > policy.max_group_hosts)
+  if (ask->units() > group_limit(*ask))
     return refuse_group(*ask, now_ns);
   if (auto plan = plan_at(*ask)) return *std::move(plan);
   return refuse_now(*ask);
