@@ -21,7 +21,7 @@ using collective::Shard;
 using collective::shard_of;
 
 constexpr size_t kDigestLetters = 64;  // sha256 in hex, one float a letter on its way to rank 0
-constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kFormatVersion = 2;
 
 std::string shard_name(int rank) { return fmt::format("shard-{:05}.bin", rank); }
 
@@ -47,6 +47,7 @@ Result<Manifest> read_manifest(const fs::path& folder, const std::string& finger
   TH_TRY(int64_t version, get_int(json, "version"));
   if (version != kFormatVersion) return damaged(path, fmt::format("format version {} is not known", version));
   TH_TRY(manifest.meta.step, get_int(json, "step"));
+  TH_TRY(manifest.meta.sequences, get_int(json, "sequences"));
   TH_TRY(double first_loss, get_double(json, "first_loss"));
   TH_TRY(double last_loss, get_double(json, "last_loss"));
   manifest.meta.first_loss = static_cast<float>(first_loss);
@@ -148,10 +149,10 @@ Status Checkpoints::save(const CheckpointMeta& meta, const TrainState& state) {
 
 Status Checkpoints::publish(const CheckpointMeta& meta, const fs::path& temporary,
                             std::span<const float> digests, size_t size) {
-  Json manifest = {{"version", kFormatVersion},       {"step", meta.step},
-                   {"first_loss", meta.first_loss},   {"last_loss", meta.last_loss},
-                   {"fingerprint", meta.fingerprint}, {"parameters", size},
-                   {"shards", Json::array()}};
+  Json manifest = {{"version", kFormatVersion},   {"step", meta.step},
+                   {"sequences", meta.sequences}, {"first_loss", meta.first_loss},
+                   {"last_loss", meta.last_loss}, {"fingerprint", meta.fingerprint},
+                   {"parameters", size},          {"shards", Json::array()}};
   for (int rank = 0; rank < group_.world_size(); ++rank) {
     const Shard shard = shard_of(size, rank, group_.world_size());
     const auto letters = digests.subspan(kDigestLetters * rank, kDigestLetters);

@@ -17,6 +17,7 @@ namespace th::train {
 /// What is kept beside the numbers.
 struct CheckpointMeta {
   int64_t step = 0;
+  int64_t sequences = 0;  // that were learned from; where the next step goes on in the data
   float first_loss = 0;
   float last_loss = 0;
   std::string fingerprint;  // of model and tokenizer: another model's checkpoint is not used

@@ -41,7 +41,8 @@ constexpr size_t kSize = 101;
 bool save_steps(const fs::path& folder, collective::Group& group, std::initializer_list<int64_t> steps) {
   Checkpoints checkpoints(folder, 2, group);
   for (int64_t step : steps) {
-    if (!checkpoints.save({step, 9.f, 5.f, "print"}, Numbers(kSize, group, static_cast<float>(step)).state()))
+    if (!checkpoints.save({step, 4 * step, 9.f, 5.f, "print"},
+                          Numbers(kSize, group, static_cast<float>(step)).state()))
       return false;
   }
   return true;
@@ -54,7 +55,7 @@ int64_t loaded_step(const fs::path& folder, collective::Group& group,
   auto meta = Checkpoints(folder, 2, group).load_newest(fingerprint, numbers.state());
   if (!meta) return -2;
   if (!*meta) return -1;
-  const CheckpointMeta want = {(*meta)->step, 9.f, 5.f, "print"};
+  const CheckpointMeta want = {(*meta)->step, 4 * (*meta)->step, 9.f, 5.f, "print"};
   return **meta == want && numbers == Numbers(kSize, group, static_cast<float>(want.step)) ? want.step : -2;
 }
 
@@ -123,8 +124,8 @@ TEST(Checkpoint, AFullDiskLeavesTheOldOne) {
   const size_t size = 3000;  // 36 KB a checkpoint: the second has no room beside the first
   Checkpoints checkpoints(folder.path(), 2, alone);
   Numbers numbers(size, alone, 1);
-  EXPECT_TRUE(checkpoints.save({1, 9.f, 5.f, "print"}, numbers.state()).has_value());
-  const Status full = checkpoints.save({2, 9.f, 5.f, "print"}, numbers.state());
+  EXPECT_TRUE(checkpoints.save({1, 4 * 1, 9.f, 5.f, "print"}, numbers.state()).has_value());
+  const Status full = checkpoints.save({2, 4 * 2, 9.f, 5.f, "print"}, numbers.state());
   EXPECT_EQ(full.error().code, Code::kNoSpace);
   Numbers loaded(size, alone, 0);
   auto meta = checkpoints.load_newest("print", loaded.state());

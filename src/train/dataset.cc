@@ -19,6 +19,14 @@ size_t line_end(std::string_view text, size_t at) {
   return newline == std::string_view::npos ? text.size() : newline + 1;
 }
 
+Status check_length(const Dataset& data, int64_t seq, std::string_view what) {
+  const auto validation = static_cast<int64_t>(data.validation.size());
+  if (data.train.size() > seq && validation > seq) return {};
+  return fail(Code::kInvalidArgument,
+              fmt::format("{} gives {} tokens for training and {} for validation; train.seq {} needs more",
+                          what, data.train.size(), validation, seq));
+}
+
 }  // namespace
 
 SplitText split_text(std::string_view text, double validation_share) {
@@ -35,20 +43,62 @@ SplitText split_text(std::string_view text, double validation_share) {
   return split;
 }
 
+void TokenSource::append(int64_t begin, int64_t count, std::vector<int32_t>& out) const {
+  if (file_) return file_->tokens(begin, count, out);
+  TH_CHECK(begin >= 0 && count >= 0 && begin + count <= size());
+  out.insert(out.end(), memory_.begin() + begin, memory_.begin() + begin + count);
+}
+
+std::vector<int32_t> TokenSource::first(int64_t count) const {
+  std::vector<int32_t> out;
+  append(0, std::min(count, size()), out);
+  return out;
+}
+
 Result<Dataset> make_dataset(const SplitText& text, const model::Tokenizer& tokenizer, int64_t seq) {
   Dataset data;
-  data.train = tokenizer.encode(text.train);
+  data.train = TokenSource(tokenizer.encode(text.train));
   data.validation = tokenizer.encode(text.validation);
   data.validation.insert(data.validation.begin(), tokenizer.special_id(model::kEndOfText).value());
   data.validation_bytes = static_cast<int64_t>(text.validation.size());
-  for (const auto* part : {&data.train, &data.validation}) {
-    if (static_cast<int64_t>(part->size()) > seq) continue;
+  TH_RETURN_IF_ERROR(check_length(data, seq, "the text"));
+  return data;
+}
+
+Result<Dataset> open_dataset(const std::filesystem::path& folder, const model::Tokenizer& tokenizer,
+                             int64_t seq) {
+  Dataset data;
+  TH_TRY(TokenFile train, TokenFile::open(folder / kTrainTokens));
+  TH_TRY(TokenFile validation, TokenFile::open(folder / kValidationTokens));
+  for (const TokenFile* file : {&train, &validation}) {
+    if (file->header().vocab_size == tokenizer.vocab_size()) continue;
     return fail(
         Code::kInvalidArgument,
-        fmt::format("the text gives {} tokens for training and {} for validation; train.seq {} needs more",
-                    data.train.size(), data.validation.size(), seq));
+        fmt::format("data set {}: its tokens are of a vocabulary of {}, its tokenizer's is {}; make it "
+                    "again with th data add",
+                    folder.string(), file->header().vocab_size, tokenizer.vocab_size()));
   }
+  data.validation_bytes = validation.header().text_bytes;
+  const int64_t count = std::min(validation.size(), kMaxValidationTokens);
+  validation.tokens(0, count, data.validation);
+  if (count < validation.size()) {
+    data.validation_bytes = 0;
+    for (const int32_t id : data.validation)
+      data.validation_bytes += static_cast<int64_t>(tokenizer.token_bytes(id).size());
+  }
+  data.train = TokenSource(std::move(train));
+  TH_RETURN_IF_ERROR(check_length(data, seq, "data set " + folder.string()));
   return data;
+}
+
+Result<int32_t> fit_vocabulary(int32_t wanted, const model::Tokenizer& tokenizer) {
+  if (wanted == 0) return tokenizer.vocab_size();
+  if (tokenizer.vocab_size() <= wanted) return wanted;
+  return fail(
+      Code::kInvalidArgument,
+      fmt::format("train.model.vocab_size {} is smaller than the tokenizer's vocabulary of {}; leave it "
+                  "out, or take another tokenizer",
+                  wanted, tokenizer.vocab_size()));
 }
 
 SequenceOrder::SequenceOrder(int64_t num_tokens, int64_t seq, uint64_t seed) : seq_(seq), seed_(seed) {
@@ -69,6 +119,20 @@ void SequenceOrder::shuffle(int64_t epoch) {
 int64_t SequenceOrder::start_of(int64_t index) {
   if (index / per_epoch_ != epoch_) shuffle(index / per_epoch_);
   return phase_ + order_[index % per_epoch_] * seq_;
+}
+
+SequenceStream::SequenceStream(const TokenSource& tokens, int64_t seq, uint64_t seed, int64_t position)
+    : tokens_(tokens), seq_(seq), position_(position), order_(tokens.size(), seq, seed) {}
+
+void SequenceStream::take(const Batch& batch, std::vector<int32_t>& inputs, std::vector<int32_t>& targets) {
+  inputs.clear();
+  targets.clear();
+  for (int64_t b = 0; b < batch.sequences; ++b) {
+    const int64_t start = order_.start_of(position_ + batch.rank * batch.sequences + b);
+    tokens_.append(start, seq_, inputs);
+    tokens_.append(start + 1, seq_, targets);
+  }
+  position_ += batch.world_size * batch.sequences;
 }
 
 }  // namespace th::train

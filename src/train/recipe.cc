@@ -21,7 +21,7 @@ Status need(bool good, const Config& section, const char* key, std::string_view 
 Status read_model(const Config& train, Recipe& recipe) {
   TH_TRY(Config section,
          train.map("model", {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                             "num_key_value_heads", "rope_theta", "tie_word_embeddings"}));
+                             "num_key_value_heads", "rope_theta", "tie_word_embeddings", "vocab_size"}));
   model::LlamaConfig& model = recipe.model;
   const IntRange size = {.min = 1, .max = 1 << 20};
   TH_TRY(model.hidden_size, section.integer("hidden_size", size));
@@ -36,14 +36,24 @@ Status read_model(const Config& train, Recipe& recipe) {
                           "does not divide hidden_size"));
   model.head_dim = model.hidden_size / model.num_attention_heads;
   model.max_position_embeddings = recipe.seq;
-  model.vocab_size = recipe.data.vocab_size;
+  TH_TRY(recipe.vocab_size, section.integer_or("vocab_size", 0, {.min = 1, .max = 1'000'000}));
+  model.vocab_size = recipe.vocab_size > 0 ? recipe.vocab_size : recipe.data.vocab_size;
   if (Status status = model::check_llama_config(model); !status)
     return train.bad("model", status.error().message);
   return {};
 }
 
 Status read_data(const Config& train, DataOptions& data) {
-  TH_TRY(Config section, train.map("data", {"text", "vocab_size", "validation_share"}));
+  TH_TRY(Config section, train.map("data", {"text", "set", "vocab_size", "validation_share"}));
+  if (section.has("set")) {
+    TH_TRY(data.set, section.string("set"));
+    for (const char* key : {"text", "vocab_size", "validation_share"})
+      TH_RETURN_IF_ERROR(need(!section.has(key), section, key, "goes with 'text'; a data set has its own"));
+    const size_t at = data.set.find('@');
+    Status name = check_name(data.set.substr(0, at), "data set");
+    if (name && at != data.set.npos) name = check_name(data.set.substr(at + 1), "version");
+    return name ? name : section.bad("set", name.error().message);
+  }
   TH_TRY(data.text, section.string("text"));
   TH_TRY(data.vocab_size, section.integer_or("vocab_size", data.vocab_size, {.min = 260, .max = 1'000'000}));
   TH_TRY(data.validation_share, section.number_or("validation_share", data.validation_share));
@@ -132,7 +142,8 @@ Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& 
 Result<Recipe> load_recipe(const std::filesystem::path& file) {
   TH_TRY(std::string text, read_file(file, kMaxRecipeBytes));
   TH_TRY(Recipe recipe, parse_recipe(text, file));
-  TH_RETURN_IF_ERROR(find_text(recipe));
+  auto found = recipe.data.set.empty() ? find_text(recipe) : find_data_set(recipe);
+  TH_RETURN_IF_ERROR(found);
   return recipe;
 }
 
@@ -149,6 +160,17 @@ Result<std::filesystem::path> find_text(const Recipe& recipe) {
   }
   return fail(Code::kNotFound,
               fmt::format("train.data.text: no file '{}' in the working folder, {}", recipe.data.text, also));
+}
+
+Result<std::filesystem::path> find_data_set(const Recipe& recipe) {
+  const std::string name = recipe.data.set.substr(0, recipe.data.set.find('@'));
+  const std::filesystem::path path = std::filesystem::path("data") / name;
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return path;
+  return fail(Code::kNotFound,
+              fmt::format("train.data.set: no folder '{}' in the working folder; 'th data add {} PATH' makes "
+                          "the set, and a job of 'th submit' finds it there",
+                          path.string(), name));
 }
 
 }  // namespace th::train

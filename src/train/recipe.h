@@ -14,7 +14,8 @@
 namespace th::train {
 
 struct DataOptions {
-  std::string text;  // path in the job's folder
+  std::string text;  // path in the job's folder; empty: `set`
+  std::string set;   // NAME or NAME@VERSION of a data set, in data/NAME of the job's folder
   int32_t vocab_size = 2048;
   double validation_share = 0.02;  // of each block of the text
 };
@@ -38,7 +39,8 @@ struct CheckpointOptions {
 
 struct Recipe {
   std::string name;
-  model::LlamaConfig model;  // vocab_size is set once the tokenizer is trained
+  model::LlamaConfig model;  // vocab_size is set once the tokenizer is known
+  int32_t vocab_size = 0;    // of the model; 0: the tokenizer's
   DataOptions data;
   OptimizerOptions optimizer;
   CheckpointOptions checkpoint;
@@ -55,11 +57,15 @@ struct Recipe {
 /// checked. Errors: kInvalidArgument "recipe.yaml:12: train.model.hidden_size: …".
 Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& file);
 
-/// Reads the file, and checks that the text it trains on is there. Errors: as parse_recipe, kNotFound.
+/// Reads the file, and checks that the text or data set it trains on is there. Errors: as parse_recipe,
+/// kNotFound.
 Result<Recipe> load_recipe(const std::filesystem::path& file);
 
 /// The text to train on: in the working folder, else where `stage` takes it from. Errors: kNotFound, naming
 /// both.
 Result<std::filesystem::path> find_text(const Recipe& recipe);
+
+/// The folder of the data set: data/NAME in the working folder. Errors: kNotFound, telling how it gets there.
+Result<std::filesystem::path> find_data_set(const Recipe& recipe);
 
 }  // namespace th::train

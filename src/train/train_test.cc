@@ -64,6 +64,9 @@ TEST(Recipe, NamesWhatIsWrong) {
   has(error_with("steps: 5", "stepz: 5"), "did you mean 'steps'");
   has(error_with("steps: 5", "steps: 5\n  dtype: float16"), "want 'float32'");
   has(error_with("vocab_size: 300", "vocab_size: 100"), "vocab_size");
+  has(error_with("{text: data/t.txt, vocab_size: 300}", "{set: code, vocab_size: 300}"),
+      "vocab_size: goes with 'text'");
+  has(error_with("{text: data/t.txt, vocab_size: 300}", "{set: ../code}"), "data set");
 }
 
 TEST(Recipe, TheRecipesOfThisProjectAreGood) {

@@ -33,6 +33,7 @@ namespace {
 
 constexpr int64_t kReportNs = kSecond / 2;
 constexpr size_t kMaxTextBytes = size_t{4} << 30;
+constexpr int64_t kBigramTokens = 1 << 24;
 constexpr const char* kModelFolder = "model";
 
 /// For people, on rank 0.
@@ -102,6 +103,7 @@ class Trainer {
   TrainState state() { return {.params = params_, .m = optimizer_->m(), .v = optimizer_->v()}; }
 
   Status load_data() {
+    if (!recipe_.data.set.empty()) return load_data_set();
     TH_TRY(std::filesystem::path path, find_text(recipe_));
     TH_TRY(std::string text, read_file(path, kMaxTextBytes));
     const SplitText split = split_text(text, recipe_.data.validation_share);
@@ -116,9 +118,20 @@ class Trainer {
     return {};
   }
 
+  Status load_data_set() {
+    TH_TRY(const std::filesystem::path folder, find_data_set(recipe_));
+    TH_TRY(tokenizer_, model::Tokenizer::load(folder / "tokenizer.json"));
+    TH_TRY(data_, open_dataset(folder, *tokenizer_, recipe_.seq));
+    if (is_first()) {
+      say("data: set {}, {} tokens to learn from, {} to measure on, vocabulary {}", recipe_.data.set,
+          data_.train.size(), data_.validation.size(), tokenizer_->vocab_size());
+    }
+    return {};
+  }
+
   Status build_model() {
     model::LlamaConfig config = recipe_.model;
-    config.vocab_size = tokenizer_->vocab_size();
+    TH_TRY(config.vocab_size, fit_vocabulary(recipe_.vocab_size, *tokenizer_));
     config.bos_token_id = config.eos_token_id = tokenizer_->special_id(model::kEndOfText).value();
     TH_TRY(llama_, model::Llama::create(config, {.max_batch = recipe_.batch, .max_time = recipe_.seq}));
     const model::ParameterLayout& layout = llama_->layout();
@@ -158,6 +171,7 @@ class Trainer {
     TH_TRY(std::optional<CheckpointMeta> meta, checkpoints_.load_newest(fingerprint_, state()));
     if (!meta) return {};
     step_ = std::min(meta->step, recipe_.steps);
+    sequences_ = meta->sequences;
     result_.first_loss = meta->first_loss;
     result_.last_loss = meta->last_loss;
     if (is_first()) {
@@ -169,12 +183,12 @@ class Trainer {
   }
 
   Status all_steps() {
-    SequenceOrder order(static_cast<int64_t>(data_.train.size()), recipe_.seq, recipe_.seed);
+    SequenceStream stream(data_.train, recipe_.seq, recipe_.seed, sequences_);
     const int64_t start_ns = Env::real().monotonic_ns(), first_step = step_;
     int64_t reported_ns = 0;
     while (step_ < recipe_.steps) {
       ++step_;
-      TH_TRY(StepStats stats, one_step(order));
+      TH_TRY(StepStats stats, one_step(stream));
       if (step_ == 1) result_.first_loss = stats.loss;
       result_.last_loss = stats.loss;
       const int64_t now_ns = Env::real().monotonic_ns();
@@ -195,15 +209,9 @@ class Trainer {
     return {};
   }
 
-  Result<StepStats> one_step(SequenceOrder& order) {
-    tokens_.clear();
-    targets_.clear();
-    for (int64_t b = 0; b < recipe_.batch; ++b) {
-      const int64_t index = (step_ - 1) * global_batch() + group_.rank() * recipe_.batch + b;
-      const auto start = data_.train.begin() + order.start_of(index);
-      tokens_.insert(tokens_.end(), start, start + recipe_.seq);
-      targets_.insert(targets_.end(), start + 1, start + 1 + recipe_.seq);
-    }
+  Result<StepStats> one_step(SequenceStream& stream) {
+    stream.take({group_.rank(), group_.world_size(), recipe_.batch}, tokens_, targets_);
+    sequences_ = stream.position();
     TH_TRY(float loss, llama_->forward(params_, {tokens_, targets_, recipe_.batch, recipe_.seq}));
     std::fill(grads_.begin(), grads_.end(), 0.f);
     llama_->backward(params_, grads_, 1.f / static_cast<float>(group_.world_size()));
@@ -227,7 +235,7 @@ class Trainer {
   }
 
   Status save_checkpoint() {
-    const CheckpointMeta meta = {step_, result_.first_loss, result_.last_loss, fingerprint_};
+    const CheckpointMeta meta = {step_, sequences_, result_.first_loss, result_.last_loss, fingerprint_};
     Status saved = checkpoints_.save(meta, state());
     if (!saved && checkpoints_.is_group_error()) return saved;
     if (!saved) log_warn("no checkpoint at step {}: {}", step_, saved.error().message);
@@ -251,7 +259,9 @@ class Trainer {
              llama_->forward(params_, {all.subspan(begin, size), all.subspan(begin + 1, size), 1, size}));
       sums[0] += loss * static_cast<float>(size);
     }
-    if (is_first()) sums[1] = static_cast<float>(Bigram(data_.train, tokenizer_->vocab_size()).bits(tokens));
+    if (is_first())
+      sums[1] =
+          static_cast<float>(Bigram(data_.train.first(kBigramTokens), tokenizer_->vocab_size()).bits(tokens));
     TH_RETURN_IF_ERROR(group_.all_reduce(sums));
     const auto bytes = static_cast<double>(data_.validation_bytes);
     result_.val_bits_per_byte = sums[0] / std::numbers::ln2 / bytes;
@@ -296,7 +306,7 @@ class Trainer {
   std::optional<ZeroOptimizer> optimizer_;
   std::string fingerprint_;
   std::vector<int32_t> tokens_, targets_;
-  int64_t step_ = 0;
+  int64_t step_ = 0, sequences_ = 0;
   TrainResult result_;
 };
 
