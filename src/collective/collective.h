@@ -6,9 +6,9 @@
 //   TH_TRY(Group group, connect(rendezvous, {}));            // collective/connect/connect.h
 //   TH_RETURN_IF_ERROR(group.reduce_scatter(gradients));
 //
-// Every rank of the group calls the same operations in the same order with the same sizes. All of them block
-// and are float32. After an error the group is broken: each later call returns the same error. Thread: one at
-// a time.
+// Every rank of the group calls the same operations in the same order with the same sizes and kinds of
+// numbers; only send and receive are between two. All of them block. After an error the group is broken: each
+// later call returns the same error. Thread: one at a time.
 
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "base/result.h"
+#include "collective/elements.h"
 
 namespace th::collective {
 
@@ -56,22 +57,26 @@ struct Shard {
 };
 Shard shard_of(size_t size, int rank, int world_size);
 
-/// What a backend implements. Sums are taken in a fixed order (of the ranks of a node, then of the nodes), so
-/// a rerun with the same placement gives the same bits.
+/// What a backend implements; Group says what each does. Sums are taken in float32 in a fixed order (of the
+/// ranks of a node, then of the nodes), so a rerun with the same placement gives the same bits.
 class GroupBackend {
  public:
   virtual ~GroupBackend() = default;
-  virtual Status reduce_scatter(std::span<float> data) = 0;
-  virtual Status all_gather(std::span<float> data) = 0;
-  virtual Status all_reduce(std::span<float> data) = 0;
-  virtual Status broadcast(std::span<float> data, int root) = 0;
+  virtual Status reduce_scatter(Elements data) = 0;
+  virtual Status all_gather(Elements data) = 0;
+  virtual Status all_reduce(Elements data) = 0;
+  virtual Status broadcast(Elements data, int root) = 0;
+  virtual Status all_to_all(Elements send, Elements receive) = 0;
+  virtual Status send(Elements data, int to) = 0;
+  virtual Status receive(Elements data, int from) = 0;
   virtual Status barrier() = 0;
 };
 
-/// Movable handle of one rank. Errors of all operations: kUnavailable when a peer died, hangs or left ("rank
-/// 2 on node n1 (pid 17) …"), within 5 s; kInternal when ranks disagree about operation or size. n floats, w
-/// ranks: wire cost a rank is n(w-1)/w floats for reduce_scatter and all_gather, twice that for all_reduce, n
-/// for broadcast; between nodes see docs/collectives.md.
+/// Movable handle of one rank. Data are vectors, arrays or spans of float or Bf16. Sums of Bf16 are taken in
+/// float32 and rounded once, to the nearest. Errors of all operations: kUnavailable when a peer died, hangs
+/// or left ("rank 2 on node n1 (pid 17) …"), within 5 s; kInternal when ranks disagree about operation, size
+/// or kind. n numbers, w ranks: wire cost a rank is n(w-1)/w numbers for reduce_scatter, all_gather and
+/// all_to_all, twice that for all_reduce, n for broadcast, send and receive; see docs/collectives.md.
 class Group {
  public:
   /// A world of one: every operation returns at once.
@@ -83,13 +88,21 @@ class Group {
   int world_size() const { return world_size_; }
 
   /// In place: afterwards our shard_of(data.size()) holds the sum over ranks; the rest is unspecified.
-  Status reduce_scatter(std::span<float> data);
+  Status reduce_scatter(Elements data);
   /// In place: our shard goes to everyone; afterwards all of `data` is the same on every rank.
-  Status all_gather(std::span<float> data);
+  Status all_gather(Elements data);
   /// In place: the sum over ranks.
-  Status all_reduce(std::span<float> data);
+  Status all_reduce(Elements data);
   /// `data` of rank `root` goes to everyone.
-  Status broadcast(std::span<float> data, int root);
+  Status broadcast(Elements data, int root);
+  /// The shard of `send` that belongs to a rank goes to it. `receive`, which `send` does not overlap, has
+  /// what came from each rank, in their order: world_size × the size of our shard. `send` is as long on all
+  /// ranks.
+  Status all_to_all(Elements send, Elements receive);
+  /// To one rank, which calls receive(data, our rank) with the same size. Returns when it has what we sent,
+  /// so of two that send to each other one receives first.
+  Status send(Elements data, int to);
+  Status receive(Elements data, int from);
   /// Returns when every rank came here.
   Status barrier();
 

@@ -64,47 +64,12 @@ void expect_all(const std::string& nodes, const Body& body, ConnectOptions optio
   for (pid_t pid : spawn_gang(nodes, body, options)) EXPECT_EQ(exit_code(pid), 0) << nodes;
 }
 
-// Value i of rank r: small integers, so that sums are exact in any order.
-std::vector<float> values_of(int rank, size_t size) {
-  std::vector<float> values(size);
-  for (size_t i = 0; i < size; ++i) values[i] = static_cast<float>((i % 97) + 100 * rank);
-  return values;
-}
-
-bool all_operations(Group& group, size_t size) {
-  const int world = group.world_size();
-  const auto sum_at = [&](size_t i) {
-    return static_cast<float>((i % 97) * world + 50 * world * (world - 1));
-  };
-  std::vector<float> data = values_of(group.rank(), size);
-  bool ok = group.all_reduce(data).has_value();
-  for (size_t i = 0; i < size; ++i) ok = ok && data[i] == sum_at(i);
-
-  data = values_of(group.rank(), size);
-  ok = ok && group.reduce_scatter(data).has_value();
-  const Shard mine = shard_of(size, group.rank(), world);
-  for (size_t i = mine.begin; i < mine.end; ++i) ok = ok && data[i] == sum_at(i);
-
-  data = values_of(group.rank(), size);
-  ok = ok && group.all_gather(data).has_value();
-  for (int r = 0; r < world; ++r) {
-    const Shard shard = shard_of(size, r, world);
-    const std::vector<float> theirs = values_of(r, size);
-    for (size_t i = shard.begin; i < shard.end; ++i) ok = ok && data[i] == theirs[i];
-  }
-  for (int root : {0, world - 1}) {
-    data = values_of(group.rank(), size);
-    ok = ok && group.broadcast(data, root).has_value() && data == values_of(root, size);
-  }
-  return ok && group.barrier().has_value();
-}
-
 // One rank a node, two, not the same number, not neighbours, all in one.
 TEST(Connect, OperationsGiveTheSumsWhereverTheRanksAre) {
   for (const char* nodes : {"ab", "abcd", "aabb", "abab", "aab", "abb", "aaabb", "abcab", "aaa"}) {
     expect_all(nodes, [](Group& group) {
       for (size_t size : {0, 1, 3, 7, 1000, 100'003}) {
-        if (!all_operations(group, size)) return false;
+        if (!operations_work<float>(group, size) || !operations_work<Bf16>(group, size)) return false;
       }
       return true;
     });
@@ -124,6 +89,24 @@ TEST(Connect, SumsAreTakenInsideOfTheNodesAndThenInTheirOrder) {
       return true;
     });
   }
+}
+
+TEST(Connect, SumsOfBfloat16AreRoundedOnce) {
+  for (const char* nodes : {"abcd", "aabb", "aaab"}) {
+    expect_all(nodes, [](Group& group) {
+      std::vector<Bf16> data(101, to_bf16(group.rank() == 0 ? 256.f : 1.f));
+      return group.all_reduce(data) && same(data, std::vector<Bf16>(101, to_bf16(259.f)), 0, 101);
+    });
+  }
+}
+
+TEST(Connect, AMessageOfAnotherSizeIsRefused) {
+  expect_all("ab", [](Group& group) {
+    std::vector<float> data(group.rank() == 0 ? 10 : 12);
+    if (group.rank() == 0) return group.send(data, 1).has_value() || !group.barrier();
+    return group.receive(data, 0).error().message.find("40 bytes to rank 1, which wants 48") !=
+           std::string::npos;
+  });
 }
 
 /// Runs until an operation fails; whether its message has both parts and comes again.

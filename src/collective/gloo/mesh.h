@@ -1,6 +1,7 @@
 #pragma once
 // Messages between ranks over Gloo's TCP transport. The only files that know Gloo.
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <set>
@@ -11,10 +12,10 @@
 
 namespace th::collective {
 
-/// Floats that go to, or come from, a rank.
+/// Bytes that go to, or come from, a rank.
 struct Part {
   int rank = 0;
-  std::span<float> data;
+  std::span<std::byte> data;
 };
 
 /// Thread: one owner; abort() from any. A broken connection must not end the process: SIGPIPE is ignored from

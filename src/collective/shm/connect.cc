@@ -1,216 +1,270 @@
 #include "collective/shm/connect.h"
 
 #include <fmt/format.h>
-#include <ifaddrs.h>
-#include <linux/futex.h>
 #include <netdb.h>
-#include <sys/syscall.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <climits>
-#include <condition_variable>
 #include <cstring>
-#include <ctime>
-#include <mutex>
 #include <optional>
-#include <stop_token>
-#include <thread>
+#include <vector>
 
-#include "collective/shm/segment.h"
+#include "collective/shm/watch.h"
 
 namespace th::collective {
 namespace {
 
-constexpr auto kHeartbeat = std::chrono::milliseconds(200);
-constexpr int64_t kCheckPeersNs = 100 * kMillisecond;
-constexpr int kSpins = 200;  // about 10 µs: with more ranks than cores the peer needs this core
+enum class Operation : uint64_t {
+  kBarrier = 1,
+  kReduceScatter,
+  kAllGather,
+  kAllReduce,
+  kBroadcast,
+  kAllToAll,
+  kSend
+};
 
-// Shared between processes, so not FUTEX_PRIVATE.
-void futex_wait(std::atomic<uint32_t>& word, uint32_t expected, int64_t timeout_ns) {
-  timespec timeout{.tv_sec = timeout_ns / kSecond, .tv_nsec = timeout_ns % kSecond};
-  syscall(SYS_futex, &word, FUTEX_WAIT, expected, &timeout, nullptr, 0);
-}
-void futex_wake_all(std::atomic<uint32_t>& word) {
-  syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
-}
-
-enum class Operation : uint64_t { kBarrier = 1, kReduceScatter, kAllGather, kBroadcast };
-
-/// into[i] = sum over sources of source[i], in the order of the sources.
-void add_into(std::span<float> into, std::span<const float> more) {
-  for (size_t i = 0; i < into.size(); ++i) into[i] += more[i];
+/// The same on ranks that do the same.
+uint64_t signature_of(Operation operation, const Elements& data, int root = 0) {
+  return static_cast<uint64_t>(data.size()) << 24 | static_cast<uint64_t>(root & 0xffff) << 8 |
+         static_cast<uint64_t>(data.kind()) << 4 | static_cast<uint64_t>(operation);
 }
 
 class ShmGroup final : public GroupBackend {
  public:
-  ShmGroup(Segment segment, const Rendezvous& rendezvous, const ShmOptions& options)
+  ShmGroup(Segment segment, int rank, const ShmOptions& options)
       : segment_(std::move(segment)),
-        rank_(rendezvous.rank),
-        world_(rendezvous.world_size),
-        options_(options),
-        heart_([this](std::stop_token stop) { beat(stop); }) {}
+        rank_(rank),
+        world_(static_cast<int>(segment_.header().world_size)),
+        watch_(segment_, rank, options) {}
 
-  ~ShmGroup() override {
-    heart_.request_stop();
-    heart_.join();
-    segment_.peer(rank_).state = static_cast<uint32_t>(PeerState::kLeft);
+  // A round: each rank puts the next piece of every other rank's shard into its slot, and sums up its own
+  // from the slots of all.
+  Status reduce_scatter(Elements data) override {
+    const size_t piece = piece_size(data.kind());
+    return run(
+        signature_of(Operation::kReduceScatter, data), rounds_of(shard(data, 0).size(), piece),
+        [&](size_t round, std::byte* slot) { fill_pieces(data, round, piece, slot); },
+        [&](size_t round) -> Status {
+          TH_RETURN_IF_ERROR(meet());
+          const Elements mine = cut(shard(data, rank_), round, piece);
+          sum_pieces(mine, mine);
+          return {};
+        });
   }
 
-  // A round: each rank puts the next piece of every rank's shard into its slot, and sums up its own from all
-  // slots.
-  Status reduce_scatter(std::span<float> data) override {
-    const size_t piece = segment_.slot(rank_, 0).size() / world_;
-    const size_t longest = shard_of(data.size(), 0, world_).size();
-    for (size_t at = 0; at < longest; at += piece) {
-      const int bank = next_bank();
-      const std::span<float> mine = segment_.slot(rank_, bank);
-      for (int peer = 0; peer < world_; ++peer) {
-        const std::span<float> source = piece_of(data, peer, at, piece);
-        std::copy(source.begin(), source.end(), mine.begin() + peer * piece);
+  Status all_gather(Elements data) override {
+    const size_t piece = segment_.slot(rank_, 0).size() / bytes_of(data.kind());
+    return run(
+        signature_of(Operation::kAllGather, data), rounds_of(shard(data, 0).size(), piece),
+        [&](size_t round, std::byte* slot) { put(cut(shard(data, rank_), round, piece), slot); },
+        [&](size_t round) {
+          return from_others([&](int peer) { get(slot(peer), cut(shard(data, peer), round, piece)); });
+        });
+  }
+
+  // As a reduce-scatter, with the sums put into the slot for the others.
+  Status all_reduce(Elements data) override {
+    const size_t piece = piece_size(data.kind());
+    return run(
+        signature_of(Operation::kAllReduce, data), rounds_of(shard(data, 0).size(), piece),
+        [&](size_t round, std::byte* slot) { fill_pieces(data, round, piece, slot); },
+        [&](size_t round) -> Status {
+          TH_RETURN_IF_ERROR(meet());
+          const Elements mine = cut(shard(data, rank_), round, piece);
+          std::byte* sum = piece_in(slot(rank_), rank_);
+          sum_pieces(mine, Elements({sum, mine.bytes().size()}, mine.kind()));
+          watch_.raise(self().summed, read_ + 1);
+          for (int step = 0; step < world_; ++step) {
+            const int peer = (rank_ + step) % world_;
+            TH_RETURN_IF_ERROR(watch_.wait(peer, segment_.peer(peer).summed, read_ + 1));
+            get(piece_in(slot(peer), peer), cut(shard(data, peer), round, piece));
+          }
+          return {};
+        });
+  }
+
+  Status broadcast(Elements data, int root) override {
+    const size_t piece = segment_.slot(root, 0).size() / bytes_of(data.kind());
+    return run(
+        signature_of(Operation::kBroadcast, data, root), rounds_of(data.size(), piece),
+        [&](size_t round, std::byte* slot) {
+          if (rank_ == root) put(cut(data, round, piece), slot);
+        },
+        [&](size_t round) -> Status {
+          if (rank_ == root) return {};
+          TH_RETURN_IF_ERROR(await(root));
+          get(slot(root), cut(data, round, piece));
+          return {};
+        });
+  }
+
+  Status all_to_all(Elements send, Elements receive) override {
+    const size_t piece = piece_size(send.kind());
+    const size_t each = shard(send, rank_).size();
+    copy_elements(shard(send, rank_), receive.part(each * rank_, each));
+    return run(
+        signature_of(Operation::kAllToAll, send), rounds_of(shard(send, 0).size(), piece),
+        [&](size_t round, std::byte* slot) { fill_pieces(send, round, piece, slot); },
+        [&](size_t round) {
+          return from_others([&](int peer) {
+            get(piece_in(slot(peer), rank_), cut(receive.part(each * peer, each), round, piece));
+          });
+        });
+  }
+
+  Status barrier() override {
+    return run(
+        signature_of(Operation::kBarrier, std::span<float>()), 1, [](size_t, std::byte*) {},
+        [&](size_t) { return meet(); });
+  }
+
+  Status send(Elements data, int to) override {
+    Mail& mail = segment_.mail(rank_, to);
+    const size_t piece = segment_.mail_slot(rank_, 0).size() / bytes_of(data.kind());
+    const size_t rounds = rounds_of(data.size(), piece);
+    uint64_t sent = mail.sent.value.load();
+    mail.signature = signature_of(Operation::kSend, data);
+    return guard([&]() -> Status {
+      for (size_t round = 0; round < rounds; ++round, ++sent) {
+        if (round >= kMailBanks) TH_RETURN_IF_ERROR(watch_.wait(to, mail.taken, sent + 1 - kMailBanks));
+        put(cut(data, round, piece), segment_.mail_slot(rank_, round % kMailBanks).data());
+        watch_.raise(mail.sent, sent + 1);
       }
-      TH_RETURN_IF_ERROR(meet(Operation::kReduceScatter, data.size()));
-      const std::span<float> sum = piece_of(data, rank_, at, piece);
-      std::fill(sum.begin(), sum.end(), 0.f);
-      for (int peer = 0; peer < world_; ++peer) {
-        add_into(sum, segment_.slot(peer, bank).subspan(rank_ * piece, sum.size()));
+      return watch_.wait(to, mail.taken, sent);
+    });
+  }
+
+  Status receive(Elements data, int from) override {
+    Mail& mail = segment_.mail(from, rank_);
+    const size_t piece = segment_.mail_slot(from, 0).size() / bytes_of(data.kind());
+    const size_t rounds = rounds_of(data.size(), piece);
+    uint64_t taken = mail.taken.value.load();
+    return guard([&]() -> Status {
+      for (size_t round = 0; round < rounds; ++round, ++taken) {
+        TH_RETURN_IF_ERROR(watch_.wait(from, mail.sent, taken + 1));
+        if (mail.signature.load() != signature_of(Operation::kSend, data)) return watch_.disagree();
+        get(segment_.mail_slot(from, round % kMailBanks).data(), cut(data, round, piece));
+        watch_.raise(mail.taken, taken + 1);
       }
-    }
-    return {};
+      return {};
+    });
   }
-
-  Status all_gather(std::span<float> data) override {
-    const size_t piece = segment_.slot(rank_, 0).size();
-    const size_t longest = shard_of(data.size(), 0, world_).size();
-    for (size_t at = 0; at < longest; at += piece) {
-      const int bank = next_bank();
-      const std::span<float> mine = piece_of(data, rank_, at, piece);
-      std::copy(mine.begin(), mine.end(), segment_.slot(rank_, bank).begin());
-      TH_RETURN_IF_ERROR(meet(Operation::kAllGather, data.size()));
-      for (int peer = 0; peer < world_; ++peer) {
-        if (peer == rank_) continue;
-        const std::span<float> into = piece_of(data, peer, at, piece);
-        std::copy_n(segment_.slot(peer, bank).begin(), into.size(), into.begin());
-      }
-    }
-    return {};
-  }
-
-  Status all_reduce(std::span<float> data) override {
-    TH_RETURN_IF_ERROR(reduce_scatter(data));
-    return all_gather(data);
-  }
-
-  Status broadcast(std::span<float> data, int root) override {
-    const size_t piece = segment_.slot(root, 0).size();
-    for (size_t at = 0; at < data.size(); at += piece) {
-      const int bank = next_bank();
-      const std::span<float> part = data.subspan(at, std::min(piece, data.size() - at));
-      const std::span<float> slot = segment_.slot(root, bank);
-      if (rank_ == root) std::copy(part.begin(), part.end(), slot.begin());
-      TH_RETURN_IF_ERROR(meet(Operation::kBroadcast, data.size()));
-      if (rank_ != root) std::copy_n(slot.begin(), part.size(), part.begin());
-    }
-    return {};
-  }
-
-  Status barrier() override { return meet(Operation::kBarrier, 0); }
 
  private:
-  // Rounds use the banks in turn: who writes a bank again has met everyone after they read it.
-  int next_bank() { return bank_ ^= 1; }
+  PeerEntry& self() const { return segment_.peer(rank_); }
+  std::byte* slot(int rank) const { return segment_.slot(rank, read_ % kBanks).data(); }  // of this round
 
-  std::span<float> piece_of(std::span<float> data, int rank, size_t at, size_t piece) const {
+  /// A slot cut among the ranks.
+  size_t piece_bytes() const { return segment_.slot(rank_, 0).size() / world_ / 64 * 64; }
+  size_t piece_size(ElementKind kind) const { return piece_bytes() / bytes_of(kind); }
+  std::byte* piece_in(std::byte* slot, int rank) const { return slot + piece_bytes() * rank; }
+
+  /// One at least, so that ranks which disagree find out.
+  static size_t rounds_of(size_t size, size_t piece) {
+    return std::max<size_t>((size + piece - 1) / piece, 1);
+  }
+  static Elements cut(Elements data, size_t round, size_t piece) {
+    const size_t begin = std::min(round * piece, data.size());
+    return data.part(begin, std::min(piece, data.size() - begin));
+  }
+  Elements shard(Elements data, int rank) const {
     const Shard shard = shard_of(data.size(), rank, world_);
-    const size_t begin = std::min(shard.begin + at, shard.end);
-    return data.subspan(begin, std::min(piece, shard.end - begin));
+    return data.part(shard.begin, shard.size());
   }
 
-  void beat(std::stop_token stop) {
-    std::mutex mutex;
-    std::condition_variable_any wake;
-    std::unique_lock lock(mutex);
-    while (!stop.stop_requested()) {
-      segment_.peer(rank_).heartbeat_ns = monotonic_now_ns();
-      wake.wait_for(lock, stop, kHeartbeat, [] { return false; });
+  static void put(Elements from, std::byte* slot) {
+    if (from.size() != 0) std::memcpy(slot, from.data(), from.bytes().size());
+  }
+  static void get(const std::byte* slot, Elements to) {
+    if (to.size() != 0) std::memcpy(to.data(), slot, to.bytes().size());
+  }
+
+  void fill_pieces(Elements data, size_t round, size_t piece, std::byte* slot) const {
+    for (int step = 1; step < world_; ++step) {
+      const int peer = (rank_ + step) % world_;
+      put(cut(shard(data, peer), round, piece), piece_in(slot, peer));
     }
   }
 
-  /// The barrier, with a check that everyone is in the same operation.
-  Status meet(Operation operation, size_t count) {
-    if (broken_) return fail(*broken_);
-    SegmentHeader& header = segment_.header();
-    PeerEntry& self = segment_.peer(rank_);
-    self.operation.store(static_cast<uint64_t>(operation), std::memory_order_relaxed);
-    self.count.store(count, std::memory_order_relaxed);
-    const uint32_t round = header.round.load();
-    if (header.arrived.fetch_add(1) + 1 == static_cast<uint32_t>(world_)) {
-      header.arrived = 0;
-      if (Status same = check_agreement(operation, count); !same) header.broken = kDisagree;
-      header.round.fetch_add(1);
-      futex_wake_all(header.round);
-    } else if (Status status = wait(header, round); !status) {
-      broken_ = status.error();
-      return status;
-    }
-    if (header.broken.load() == kDisagree) {
-      broken_ = Error{Code::kInternal, "the ranks disagree about the operation or its size"};
-      return fail(*broken_);
-    }
-    return {};
+  /// into = the sum of what the ranks have for us, in their order; ours is `mine`.
+  void sum_pieces(Elements mine, Elements into) {
+    sources_.clear();
+    for (int peer = 0; peer < world_; ++peer)
+      sources_.push_back(peer == rank_ ? mine.data() : piece_in(slot(peer), rank_));
+    add_up(into, sources_, mine.kind());
   }
 
-  Status check_agreement(Operation operation, size_t count) const {
-    for (int peer = 0; peer < world_; ++peer) {
-      const PeerEntry& entry = segment_.peer(peer);
-      if (entry.operation.load() != static_cast<uint64_t>(operation) || entry.count.load() != count) {
-        return fail(Code::kInternal, "disagree");
+  /// Fills the slot of a round while others still read that of the round before. `fill(round, slot)`;
+  /// `read(round) -> Status`.
+  template <class Fill, class Read>
+  Status run(uint64_t signature, size_t rounds, Fill fill, Read read) {
+    signature_ = signature;
+    return guard([&]() -> Status {
+      for (size_t round = 0; round <= rounds; ++round) {
+        if (round < rounds) {
+          TH_RETURN_IF_ERROR(open_bank());
+          fill(round, segment_.slot(rank_, filled_ % kBanks).data());
+          self().signature[filled_ % kBanks] = signature;
+          watch_.raise(self().filled, ++filled_);
+        }
+        if (round == 0) continue;
+        TH_RETURN_IF_ERROR(read(round - 1));
+        watch_.raise(self().drained, ++read_);
       }
-    }
-    return {};
+      return {};
+    });
   }
 
-  Status wait(SegmentHeader& header, uint32_t round) {
-    for (int spin = 0; spin < kSpins; ++spin) {
-      if (header.round.load(std::memory_order_acquire) != round) return {};
-    }
-    uint64_t next_check_ns = monotonic_now_ns() + kCheckPeersNs;
-    while (header.round.load(std::memory_order_acquire) == round) {
-      futex_wait(header.round, round, kCheckPeersNs);
-      if (monotonic_now_ns() < next_check_ns) continue;
-      next_check_ns = monotonic_now_ns() + kCheckPeersNs;
-      TH_RETURN_IF_ERROR(check_peers(header, round));
-    }
-    return {};
-  }
-
-  /// Whoever is first to find a peer dead tells the others which, so that all name the same rank.
-  Status check_peers(SegmentHeader& header, uint32_t round) const {
+  /// Who fills a slot again waits for all who read it.
+  Status open_bank() {
+    if (filled_ < kBanks) return {};
     for (int peer = 0; peer < world_; ++peer) {
-      const int32_t broken = header.broken.load();
-      const int suspect = broken > 0 ? broken - 1 : peer;
-      std::string problem = suspect == rank_ ? ""
-                                             : peer_problem(segment_.peer(suspect),
-                                                            name_of(options_, suspect), options_.silence_ns);
-      if (problem.empty() && broken > 0) problem = name_of(options_, suspect) + " was given up by the others";
-      // A peer may have passed this barrier and left; then the round has ended.
-      if (problem.empty() || header.round.load() != round) continue;
-      int32_t none = 0;
-      header.broken.compare_exchange_strong(none, suspect + 1);
-      return fail(Code::kUnavailable, problem);
+      if (peer != rank_)
+        TH_RETURN_IF_ERROR(watch_.wait(peer, segment_.peer(peer).drained, filled_ + 1 - kBanks));
     }
     return {};
   }
 
-  static constexpr int32_t kDisagree = -1;
+  /// Until the peer has filled its slot of this round.
+  Status await(int peer) {
+    PeerEntry& entry = segment_.peer(peer);
+    TH_RETURN_IF_ERROR(watch_.wait(peer, entry.filled, read_ + 1));
+    return entry.signature[read_ % kBanks].load() == signature_ ? Status() : watch_.disagree();
+  }
+  template <class Body>
+  Status from_others(Body body) {
+    for (int step = 1; step < world_; ++step) {
+      const int peer = (rank_ + step) % world_;
+      TH_RETURN_IF_ERROR(await(peer));
+      body(peer);
+    }
+    return {};
+  }
+  Status meet() {
+    return from_others([](int) {});
+  }
+
+  template <class Body>
+  Status guard(Body body) {
+    if (!broken_) {
+      Status status = watch_.check();
+      if (status) status = body();
+      if (status) return status;
+      broken_ = status.error();
+    }
+    return fail(*broken_);
+  }
 
   Segment segment_;
   int rank_;
   int world_;
-  ShmOptions options_;
-  int bank_ = 0;
+  uint64_t filled_ = 0, read_ = 0;  // rounds
+  uint64_t signature_ = 0;
+  std::vector<const std::byte*> sources_;
   std::optional<Error> broken_;
-  std::jthread heart_;  // last: stops before the segment goes
+  Watch watch_;  // last: leaves before the segment goes
 };
 
 /// Shared memory reaches this host only: the address must be one of its own.
@@ -243,7 +297,7 @@ Result<Group> connect_shm(const Rendezvous& rendezvous, const ShmOptions& option
   }
   TH_TRY(Segment segment, Segment::join(rendezvous, options));
   return Group(rendezvous.rank, rendezvous.world_size,
-               std::make_unique<ShmGroup>(std::move(segment), rendezvous, options));
+               std::make_unique<ShmGroup>(std::move(segment), rendezvous.rank, options));
 }
 
 }  // namespace th::collective

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <memory>
@@ -21,10 +22,20 @@
 namespace th::collective {
 namespace {
 
-size_t header_bytes(int world_size) { return 4096 + (sizeof(PeerEntry) * world_size + 4095) / 4096 * 4096; }
+constexpr size_t kPage = 4096;
 
-size_t segment_bytes(int world_size, size_t slot_bytes) {
-  return header_bytes(world_size) + 2 * slot_bytes * world_size;
+size_t whole_pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+size_t entries_bytes(size_t world_size) { return whole_pages(sizeof(PeerEntry) * world_size); }
+size_t header_bytes(size_t world_size) {
+  return kPage + entries_bytes(world_size) + whole_pages(sizeof(Mail) * world_size * world_size);
+}
+
+size_t slot_size(size_t world_size, size_t wanted) {
+  return (std::max(wanted, 64 * world_size) + 63) / 64 * 64;
+}
+
+size_t segment_bytes(size_t world_size, size_t slot_bytes) {
+  return header_bytes(world_size) + (kBanks + kMailBanks) * slot_size(world_size, slot_bytes) * world_size;
 }
 
 /// What the gang meets as.
@@ -45,7 +56,7 @@ Result<Mapping> map(int fd, size_t bytes) {
 }
 
 PeerEntry& entry(void* address, int rank) {
-  return *reinterpret_cast<PeerEntry*>(static_cast<char*>(address) + 4096 + sizeof(PeerEntry) * rank);
+  return *reinterpret_cast<PeerEntry*>(static_cast<char*>(address) + kPage + sizeof(PeerEntry) * rank);
 }
 
 void enter(void* address, int rank) {
@@ -69,7 +80,7 @@ Result<Mapping> create(const Rendezvous& rendezvous, const ShmOptions& options, 
   TH_TRY(Mapping mapping, map(memory.get(), bytes));
   auto& header = *static_cast<SegmentHeader*>(mapping.get());
   header.world_size = rendezvous.world_size;
-  header.slot_bytes = options.slot_bytes;
+  header.slot_bytes = slot_size(rendezvous.world_size, options.slot_bytes);
   enter(mapping.get(), 0);
   return mapping;
 }
@@ -207,11 +218,16 @@ Segment::~Segment() {
 
 PeerEntry& Segment::peer(int rank) const { return entry(address_, rank); }
 
-std::span<float> Segment::slot(int rank, int bank) const {
+Mail& Segment::mail(int from, int to) const {
+  const size_t world = header().world_size;
+  return reinterpret_cast<Mail*>(static_cast<char*>(address_) + kPage +
+                                 entries_bytes(world))[from * world + to];
+}
+
+std::span<std::byte> Segment::slot(int rank, int bank) const {
   const SegmentHeader& head = header();
-  char* first = static_cast<char*>(address_) + header_bytes(static_cast<int>(head.world_size));
-  return {reinterpret_cast<float*>(first + head.slot_bytes * (2 * rank + bank)),
-          head.slot_bytes / sizeof(float)};
+  std::byte* first = static_cast<std::byte*>(address_) + header_bytes(head.world_size);
+  return {first + head.slot_bytes * ((kBanks + kMailBanks) * rank + bank), head.slot_bytes};
 }
 
 }  // namespace th::collective

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/env.h"
 #include "collective/shm/connect.h"
 #include "collective/test_ranks.h"
 
@@ -49,50 +50,63 @@ void expect_all(int world_size, const Body& body, ShmOptions options = {}) {
   for (pid_t pid : spawn_gang(world_size, body, options)) EXPECT_EQ(exit_code(pid), 0);
 }
 
-// Value i of rank r: small integers, so that sums are exact in any order.
-std::vector<float> values_of(int rank, size_t size) {
-  std::vector<float> values(size);
-  for (size_t i = 0; i < size; ++i) values[i] = static_cast<float>((i % 97) + 100 * rank);
-  return values;
-}
-
-float sum_at(size_t i, int world_size) {
-  return static_cast<float>((i % 97) * world_size + 100 * (world_size * (world_size - 1) / 2));
-}
-
 // Slots of 1 KiB make every operation take several rounds; sizes around multiples of world and slot.
 TEST(Shm, OperationsGiveTheSums) {
-  for (int world : {2, 3, 4}) {
+  for (int world : {2, 3, 4, 5}) {
     expect_all(world,
-               [world](Group& group) {
-                 bool ok = true;
-                 for (size_t size : {0, 1, 3, 4, 255, 256, 257, 1024, 5000}) {
-                   std::vector<float> data = values_of(group.rank(), size);
-                   ok = ok && group.all_reduce(data).has_value();
-                   for (size_t i = 0; i < size; ++i) ok = ok && data[i] == sum_at(i, world);
-
-                   data = values_of(group.rank(), size);
-                   ok = ok && group.reduce_scatter(data).has_value();
-                   const Shard mine = shard_of(size, group.rank(), world);
-                   for (size_t i = mine.begin; i < mine.end; ++i) ok = ok && data[i] == sum_at(i, world);
-
-                   data = values_of(group.rank(), size);
-                   ok = ok && group.all_gather(data).has_value();
-                   for (int r = 0; r < world; ++r) {
-                     const Shard shard = shard_of(size, r, world);
-                     const std::vector<float> theirs = values_of(r, size);
-                     for (size_t i = shard.begin; i < shard.end; ++i) ok = ok && data[i] == theirs[i];
-                   }
-
-                   data = values_of(group.rank(), size);
-                   ok = ok && group.broadcast(data, world - 1).has_value() &&
-                        data == values_of(world - 1, size);
-                   ok = ok && group.barrier().has_value();
+               [](Group& group) {
+                 for (size_t size : {0, 1, 3, 4, 255, 256, 257, 1024, 5000, 5003}) {
+                   if (!operations_work<float>(group, size) || !operations_work<Bf16>(group, size))
+                     return false;
                  }
-                 return ok;
+                 return true;
                },
                {.slot_bytes = 1024});
   }
+}
+
+// The same sizes on all ranks, of no particular kind; the default slots.
+TEST(Shm, OperationsGiveTheSumsOfAnySize) {
+  expect_all(3, [](Group& group) {
+    Prng random(17);
+    for (int i = 0; i < 30; ++i) {
+      const size_t size = random.below(i % 5 == 0 ? 600'000 : 3000);
+      if (!(i % 2 == 0 ? operations_work<float>(group, size) : operations_work<Bf16>(group, size)))
+        return false;
+    }
+    return true;
+  });
+}
+
+// 256 + 1 is no bfloat16: rounded at each step the sum would stay 256.
+TEST(Shm, SumsOfBfloat16AreRoundedOnce) {
+  expect_all(4, [](Group& group) {
+    std::vector<Bf16> data(100, to_bf16(group.rank() == 0 ? 256.f : 1.f));
+    return group.all_reduce(data) && same(data, std::vector<Bf16>(100, to_bf16(259.f)), 0, 100) &&
+           to_float(data[0]) == 260.f;  // bfloat16 has 8 bits: 258 and 260 are the neighbours of 259
+  });
+}
+
+// Two of four talk to each other while the others have left.
+TEST(Shm, MessagesBetweenTwoNeedNobodyElse) {
+  expect_all(4, [](Group& group) {
+    if (group.rank() > 1) return true;
+    for (size_t size : {1, 100'000, 7}) {
+      std::vector<float> data = values_of<float>(group.rank(), size);
+      if (group.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(150));
+      if (!(group.rank() == 0 ? group.send(data, 1) : group.receive(data, 0))) return false;
+      if (data != values_of<float>(0, size)) return false;
+    }
+    return true;
+  });
+}
+
+TEST(Shm, AMessageOfAnotherSizeIsRefused) {
+  expect_all(2, [](Group& group) {
+    std::vector<float> data(group.rank() == 0 ? 10 : 12);
+    const Status status = group.rank() == 0 ? group.send(data, 1) : group.receive(data, 0);
+    return status.error().code == Code::kInternal;
+  });
 }
 
 // 1e8 + 1 - 1e8 in float32 is 0 from left to right and 1 in the order of (0,2,1).
@@ -153,6 +167,15 @@ TEST(Shm, APeerThatLeavesIsNamed) {
     Status status;
     while (status) status = group.barrier();
     return status.error().message.find("rank 2 (pid ") != std::string::npos;
+  });
+}
+
+TEST(Shm, RanksThatDisagreeAboutTheKindFindOut) {
+  expect_all(2, [](Group& group) {
+    std::vector<float> wide(8);
+    std::vector<Bf16> narrow(8);
+    return (group.rank() == 0 ? group.all_reduce(wide) : group.all_reduce(narrow)).error().code ==
+           Code::kInternal;
   });
 }
 
