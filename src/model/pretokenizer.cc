@@ -11,10 +11,6 @@
 namespace th::model {
 namespace {
 
-// Source: openai/gpt-2, src/encoder.py.
-constexpr char kGpt2Pattern[] =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 // Printable Latin-1 bytes stand for themselves, the other 68 for U+0100 and up (openai/gpt-2,
 // bytes_to_unicode).
 bool stands_for_itself(int byte) {

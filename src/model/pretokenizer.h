@@ -20,6 +20,10 @@ struct Utf8Step {
 };
 Utf8Step utf8_step(std::string_view text);
 
+/// Source: openai/gpt-2, src/encoder.py.
+inline constexpr char kGpt2Pattern[] =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
 /// Splits by GPT-2's pattern (contractions, letters, digits, other, white space). Cheap to copy; thread-safe.
 class WordSplitter {
  public:

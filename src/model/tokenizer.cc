@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "model/pretokenizer.h"
+#include "model/sentencepiece.h"
 
 namespace th::model {
 namespace {
@@ -51,7 +52,9 @@ struct Tokenizer::Table {
   std::array<int32_t, 256> byte_ids{};
   std::unordered_map<uint64_t, Merge> merges;
   WordSplitter splitter;
+  std::shared_ptr<const SentencePieces> pieces;  // in place of bytes, merges and words
 
+  Status take_specials();
   void encode_word(std::string_view word, std::vector<int32_t>& out) const;
 };
 
@@ -87,6 +90,37 @@ void Tokenizer::Table::encode_word(std::string_view word, std::vector<int32_t>& 
   for (int32_t i = 0; i < size; i = symbols[i].next) out.push_back(symbols[i].id);
 }
 
+Status Tokenizer::Table::take_specials() {
+  auto bad = [](std::string problem) { return fail(Code::kInvalidArgument, "tokenizer: " + problem); };
+  special.resize(parts.tokens.size());
+  for (int32_t id : parts.specials) {
+    if (id < 0 || id >= static_cast<int32_t>(parts.tokens.size()))
+      return bad(fmt::format("special token {} is outside of the vocabulary", id));
+    if (parts.tokens[id].empty()) return bad(fmt::format("special token {} has no text", id));
+    if (special[id]) return bad(fmt::format("special token {} stands twice", id));
+    special[id] = true;
+    special_ids.emplace_back(parts.tokens[id], id);
+  }
+  std::stable_sort(special_ids.begin(), special_ids.end(),
+                   [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
+  return {};
+}
+
+Result<Tokenizer> Tokenizer::from_sentencepiece(std::string file, std::string_view what) {
+  auto table = std::make_shared<Table>();
+  TH_TRY(table->pieces, SentencePieces::parse(std::move(file), what));
+  table->parts.tokens = table->pieces->tokens();
+  table->parts.specials = table->pieces->controls();
+  if (Status taken = table->take_specials(); !taken)
+    return fail(taken.error().code, fmt::format("{}: {}", what, taken.error().message));
+  return Tokenizer(std::move(table));
+}
+
+TokenizerFile Tokenizer::file() const {
+  if (table_->pieces) return {"tokenizer.model", table_->pieces->file()};
+  return {"tokenizer.json", to_json()};
+}
+
 Result<Tokenizer> Tokenizer::from_parts(TokenizerParts parts) {
   auto bad = [](std::string problem) { return fail(Code::kInvalidArgument, "tokenizer: " + problem); };
   if (parts.tokens.size() > kMaxTokens) return bad(fmt::format("over {} tokens", kMaxTokens));
@@ -94,17 +128,7 @@ Result<Tokenizer> Tokenizer::from_parts(TokenizerParts parts) {
   table->parts = std::move(parts);
   const TokenizerParts& all = table->parts;
   const auto vocab_size = static_cast<int32_t>(all.tokens.size());
-  table->special.resize(all.tokens.size());
-  for (int32_t id : all.specials) {
-    if (id < 0 || id >= vocab_size)
-      return bad(fmt::format("special token {} is outside of the vocabulary", id));
-    if (all.tokens[id].empty()) return bad(fmt::format("special token {} has no text", id));
-    if (table->special[id]) return bad(fmt::format("special token {} stands twice", id));
-    table->special[id] = true;
-    table->special_ids.emplace_back(all.tokens[id], id);
-  }
-  std::stable_sort(table->special_ids.begin(), table->special_ids.end(),
-                   [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
+  TH_RETURN_IF_ERROR(table->take_specials());
   std::unordered_map<std::string_view, int32_t> ids;
   for (int32_t id = 0; id < vocab_size; ++id) {
     if (table->special[id]) continue;
@@ -133,6 +157,10 @@ Result<Tokenizer> Tokenizer::from_parts(TokenizerParts parts) {
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
   std::vector<int32_t> ids;
+  if (table_->pieces) {
+    table_->pieces->encode(text, ids);
+    return ids;
+  }
   std::unordered_map<std::string_view, std::pair<size_t, size_t>>
       seen;  // word → where its ids stand in `ids`
   table_->splitter.split(text, [&](std::string_view word) {
@@ -179,6 +207,7 @@ std::vector<int32_t> Tokenizer::encode_with_specials(std::string_view text) cons
 std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   std::string text;
   for (int32_t id : ids) text += id < 0 || id >= vocab_size() ? kReplacement : token_bytes(id);
+  if (table_->pieces && table_->pieces->adds_blank() && text.starts_with(' ')) text.erase(0, 1);
   return text;
 }
 
@@ -196,6 +225,10 @@ std::optional<int32_t> Tokenizer::special_id(std::string_view text) const {
     if (special == text) return id;
   }
   return std::nullopt;
+}
+
+std::optional<int32_t> Tokenizer::end_of_text() const {
+  return table_->pieces ? table_->pieces->end_id() : special_id(kEndOfText);
 }
 
 const TokenizerParts& Tokenizer::parts() const { return table_->parts; }

@@ -1,5 +1,6 @@
 #pragma once
-// Byte-level BPE tokenizer, read from and written as a Hugging Face tokenizer.json (docs/formats.md).
+// Tokenizers: byte-level BPE, read from a Hugging Face tokenizer.json or GPT-2's vocab.json and merges.txt
+// and written as tokenizer.json (docs/formats.md), and SentencePiece's models.
 //
 //   TH_TRY(Tokenizer tokenizer, Tokenizer::load("model/tokenizer.json"));
 //   std::vector<int32_t> ids = tokenizer.encode("In the beginning");
@@ -35,22 +36,36 @@ struct TokenizerParts {
   std::vector<int32_t> specials;  // ids that are never produced from ordinary text
 };
 
+/// As it is kept: tokenizer.json, or SentencePiece's own tokenizer.model.
+struct TokenizerFile {
+  std::string name, content;
+};
+
 /// Cheap to copy (shares one immutable table). Thread: const members are safe from any thread.
 class Tokenizer {
  public:
   /// Errors: kInvalidArgument, naming `what` and the part: not JSON, not a byte-level BPE, an id out of range
   /// or given twice, a byte that no token covers, a merge of unknown tokens, over 64 MiB or 1,000,000 tokens.
   static Result<Tokenizer> from_json(std::string_view json, std::string_view what);
-  /// Errors: as from_json; kNotFound, kPermissionDenied.
-  static Result<Tokenizer> load(const std::filesystem::path& file);
+  /// GPT-2's two files. Tokens like <|endoftext|> are special. Errors: as from_json.
+  static Result<Tokenizer> from_gpt2(std::string_view vocab_json, std::string_view merges_txt,
+                                     std::string_view what);
+  /// A SentencePiece .model, BPE or unigram. Its text is normalised as the model says, so that decoding may
+  /// give another one. Errors: kInvalidArgument, naming `what`.
+  static Result<Tokenizer> from_sentencepiece(std::string file, std::string_view what);
+  /// tokenizer.json, *.model, vocab.json (merges.txt beside it), or a folder with one of them, which is tried
+  /// in this order. Errors: as from_json; kNotFound, kPermissionDenied.
+  static Result<Tokenizer> load(const std::filesystem::path& path);
   /// Errors: kInvalidArgument, as from_json.
   static Result<Tokenizer> from_parts(TokenizerParts parts);
 
+  /// Of a byte-level BPE only.
   std::string to_json() const;
+  TokenizerFile file() const;
 
-  /// Any bytes, UTF-8 or not: decode(encode(text)) == text. Text that looks like a special token is ordinary
-  /// text here, so what a user wrote cannot forge one. Cost: O(n log n) of the longest word, words of the
-  /// split pattern.
+  /// Of a byte-level BPE any bytes, UTF-8 or not: decode(encode(text)) == text. Text that looks like a
+  /// special token is ordinary text here, so what a user wrote cannot forge one. Cost: O(n log n) of the
+  /// longest word, words of the split pattern.
   std::vector<int32_t> encode(std::string_view text) const;
   /// As encode, but the text of a special token becomes that token. For templates, not for users' text.
   std::vector<int32_t> encode_with_specials(std::string_view text) const;
@@ -64,6 +79,8 @@ class Tokenizer {
   bool is_special(int32_t id) const;
   /// The id of a special token by its text, "<|endoftext|>".
   std::optional<int32_t> special_id(std::string_view text) const;
+  /// What stands between documents: <|endoftext|>, or SentencePiece's </s>.
+  std::optional<int32_t> end_of_text() const;
   const TokenizerParts& parts() const;
 
  private:

@@ -1,5 +1,5 @@
-// tokenizer.json in and out (docs/formats.md). Source: huggingface/tokenizers,
-// tokenizers/src/models/bpe/serialization.rs.
+// tokenizer.json in and out, and GPT-2's two files (docs/formats.md). Sources: huggingface/tokenizers,
+// tokenizers/src/models/bpe/serialization.rs; openai/gpt-2, src/encoder.py.
 
 #include <fmt/format.h>
 
@@ -7,11 +7,14 @@
 #include <unordered_map>
 
 #include "base/files.h"
+#include "base/text.h"
 #include "model/pretokenizer.h"
 #include "model/tokenizer.h"
 
 namespace th::model {
 namespace {
+
+namespace fs = std::filesystem;
 
 // Not base's Json: its objects are lists, and a vocabulary has 100,000 keys.
 using FastJson = nlohmann::json;
@@ -33,6 +36,31 @@ bool is_text(const FastJson& value, std::string_view text) {
   return value.is_string() && value.get_ref<const std::string&>() == text;
 }
 
+/// ByteLevel by itself splits by GPT-2's pattern; some files split by it first and leave ByteLevel the
+/// letters.
+Status check_pre_tokenizer(const FastJson& pre, std::string_view what) {
+  const FastJson* level = &pre;
+  bool splits = true;
+  if (is_text(member(pre, "type"), "Sequence")) {
+    const FastJson& steps = member(pre, "pretokenizers");
+    if (!steps.is_array() || steps.size() != 2 || !is_text(member(steps[0], "type"), "Split"))
+      return bad(what, "pre_tokenizer: want ByteLevel, or Split and ByteLevel");
+    if (!is_text(member(member(steps[0], "pattern"), "Regex"), kGpt2Pattern))
+      return bad(what, "pre_tokenizer: splits by another pattern than GPT-2's");
+    if (!is_text(member(steps[0], "behavior"), "Isolated") || member(steps[0], "invert") == FastJson(true))
+      return bad(what, "pre_tokenizer: want a Split that is Isolated and not inverted");
+    level = &steps[1], splits = false;
+  }
+  if (!is_text(member(*level, "type"), "ByteLevel"))
+    return bad(what, "pre_tokenizer.type: want \"ByteLevel\"");
+  const FastJson& regex = member(*level, "use_regex");
+  if (member(*level, "add_prefix_space") == FastJson(true) ||
+      (regex.is_null() || regex == FastJson(true)) != splits)
+    return bad(what,
+               "pre_tokenizer: want add_prefix_space false, and use_regex true unless Split is before it");
+  return {};
+}
+
 /// The parts of the pipeline that would change the result and are not supported.
 Status check_pipeline(const FastJson& root, std::string_view what) {
   const FastJson& model = member(root, "model");
@@ -46,11 +74,7 @@ Status check_pipeline(const FastJson& root, std::string_view what) {
     if (member(model, key) == FastJson(true)) return bad(what, fmt::format("model.{} is not supported", key));
   }
   if (!member(root, "normalizer").is_null()) return bad(what, "a normalizer is not supported");
-  const FastJson& pre = member(root, "pre_tokenizer");
-  if (!is_text(member(pre, "type"), "ByteLevel")) return bad(what, "pre_tokenizer.type: want \"ByteLevel\"");
-  if (member(pre, "add_prefix_space") == FastJson(true) || member(pre, "use_regex") == FastJson(false)) {
-    return bad(what, "pre_tokenizer: want add_prefix_space false and use_regex true");
-  }
+  TH_RETURN_IF_ERROR(check_pre_tokenizer(member(root, "pre_tokenizer"), what));
   if (!is_text(member(member(root, "decoder"), "type"), "ByteLevel")) {
     return bad(what, "decoder.type: want \"ByteLevel\"");
   }
@@ -62,7 +86,6 @@ class Reader {
   Reader(const FastJson& root, std::string_view what) : root_(root), what_(what) {}
 
   Result<TokenizerParts> read() {
-    TH_RETURN_IF_ERROR(check_pipeline(root_, what_));
     TH_RETURN_IF_ERROR(read_added());
     TH_RETURN_IF_ERROR(read_vocab());
     TH_RETURN_IF_ERROR(read_merges());
@@ -153,21 +176,75 @@ class Reader {
   std::unordered_map<std::string, int32_t> ids_;  // letters → id, specials not among them
 };
 
+Result<Tokenizer> read_tokenizer(const FastJson& root, std::string_view what) {
+  TH_TRY(TokenizerParts parts, Reader(root, what).read());
+  auto tokenizer = Tokenizer::from_parts(std::move(parts));
+  if (!tokenizer) return bad(what, tokenizer.error().message);
+  return tokenizer;
+}
+
 }  // namespace
 
 Result<Tokenizer> Tokenizer::from_json(std::string_view json, std::string_view what) {
   if (json.size() > kMaxFileBytes) return bad(what, "over 64 MiB");
   FastJson root = FastJson::parse(json, nullptr, /*allow_exceptions=*/false);
   if (root.is_discarded()) return bad(what, "not JSON");
-  TH_TRY(TokenizerParts parts, Reader(root, what).read());
-  auto tokenizer = from_parts(std::move(parts));
-  if (!tokenizer) return bad(what, tokenizer.error().message);
+  TH_RETURN_IF_ERROR(check_pipeline(root, what));
+  return read_tokenizer(root, what);
+}
+
+Result<Tokenizer> Tokenizer::from_gpt2(std::string_view vocab_json, std::string_view merges_txt,
+                                       std::string_view what) {
+  if (vocab_json.size() + merges_txt.size() > kMaxFileBytes) return bad(what, "over 64 MiB");
+  FastJson vocab = FastJson::parse(vocab_json, nullptr, /*allow_exceptions=*/false);
+  if (!vocab.is_object()) return bad(what, "want a JSON object of tokens and their ids");
+  FastJson root = {{"added_tokens", FastJson::array()}, {"model", {{"merges", FastJson::array()}}}};
+  // The split pattern never puts letters and other characters into one word, so no merge makes such a token.
+  for (const auto& [letters, id] : vocab.items()) {
+    if (letters.size() > 4 && letters.starts_with("<|") && letters.ends_with("|>"))
+      root["added_tokens"].push_back({{"content", letters}, {"id", id}});
+  }
+  root["model"]["vocab"] = std::move(vocab);
+  for (const std::string& line : split(merges_txt, '\n')) {
+    const bool is_comment = line.starts_with("#version");
+    if (!line.empty() && !is_comment) root["model"]["merges"].push_back(line.substr(0, line.find('\r')));
+  }
+  return read_tokenizer(root, what);
+}
+
+namespace {
+
+Result<Tokenizer> load_gpt2(const fs::path& vocab) {
+  const fs::path merges = vocab.parent_path() / "merges.txt";
+  TH_TRY(const std::string vocab_json, read_file(vocab, kMaxFileBytes));
+  TH_TRY(const std::string merges_txt, read_file(merges, kMaxFileBytes));
+  return Tokenizer::from_gpt2(vocab_json, merges_txt, vocab.string() + " and merges.txt");
+}
+
+/// Some models come with a tokenizer.json that is not byte-level beside SentencePiece's file.
+Result<Tokenizer> load_folder(const fs::path& folder) {
+  std::error_code ignored;
+  Result<Tokenizer> tokenizer =
+      fail(Code::kNotFound,
+           fmt::format("{}: has no tokenizer.json, no tokenizer.model and no vocab.json", folder.string()));
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json"}) {
+    if (!fs::is_regular_file(folder / name, ignored)) continue;
+    auto found = Tokenizer::load(folder / name);
+    if (found || tokenizer.error().code == Code::kNotFound) tokenizer = std::move(found);
+    if (tokenizer) break;
+  }
   return tokenizer;
 }
 
-Result<Tokenizer> Tokenizer::load(const std::filesystem::path& file) {
-  TH_TRY(std::string json, read_file(file, kMaxFileBytes));
-  return from_json(json, file.string());
+}  // namespace
+
+Result<Tokenizer> Tokenizer::load(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return load_folder(path);
+  if (path.filename() == "vocab.json") return load_gpt2(path);
+  TH_TRY(std::string content, read_file(path, kMaxFileBytes));
+  if (path.extension() == ".model") return from_sentencepiece(std::move(content), path.string());
+  return from_json(content, path.string());
 }
 
 std::string Tokenizer::to_json() const {

@@ -178,12 +178,16 @@ class Partial {
 
 Status check_model_folder(const fs::path& folder) {
   TH_TRY(const auto files, plain_files(folder));
+  const auto has = [&](const char* name) {
+    return std::ranges::any_of(files, [&](const fs::path& file) { return file.filename() == name; });
+  };
+  const bool is_sentencepiece = has("tokenizer.model") && !has("tokenizer.json");
   for (const char* needed : {"config.json", "model.safetensors", "tokenizer.json"}) {
-    const auto there = [&](const fs::path& file) { return file.filename() == needed; };
-    if (std::none_of(files.begin(), files.end(), there)) return bad(folder / needed, "is missing");
+    if (!has(needed) && !(is_sentencepiece && needed == std::string_view("tokenizer.json")))
+      return bad(folder / needed, "is missing");
   }
   TH_RETURN_IF_ERROR(check_json_object(folder / "config.json"));
-  TH_RETURN_IF_ERROR(check_json_object(folder / "tokenizer.json"));
+  if (!is_sentencepiece) TH_RETURN_IF_ERROR(check_json_object(folder / "tokenizer.json"));
   return check_safetensors(folder / "model.safetensors");
 }
 

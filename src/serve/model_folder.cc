@@ -73,7 +73,7 @@ std::vector<int32_t> ModelFolder::encode_prompt(const std::string& text) const {
   std::vector<int32_t> tokens = tokenizer.encode(text);
   if (bos_token) tokens.insert(tokens.begin(), *bos_token);
   if (tokens.empty()) {
-    if (const std::optional<int32_t> end = tokenizer.special_id(model::kEndOfText)) tokens.push_back(*end);
+    if (const std::optional<int32_t> end = tokenizer.end_of_text()) tokens.push_back(*end);
   }
   return tokens;
 }
@@ -110,13 +110,13 @@ Result<std::shared_ptr<const ModelFolder>> load_model_folder(const std::filesyst
   const std::filesystem::path config_path = folder / "config.json";
   TH_TRY(const std::string config_text, read_file(config_path, kMaxConfigBytes));
   TH_TRY(const model::LlamaConfig config, model::parse_llama_config(config_text, config_path.string()));
-  TH_TRY(model::Tokenizer tokenizer, model::Tokenizer::load(folder / "tokenizer.json"));
+  TH_TRY(model::Tokenizer tokenizer, model::Tokenizer::load(folder));
   const int32_t vocab = tokenizer.vocab_size();
   if (vocab > config.vocab_size) {
     return fail(
         Code::kInvalidArgument,
         fmt::format("{}: {} tokens, but config.json has a vocab_size of {}: the files are of two models",
-                    (folder / "tokenizer.json").string(), vocab, config.vocab_size));
+                    (folder / tokenizer.file().name).string(), vocab, config.vocab_size));
   }
   TH_TRY(const Json generation, read_optional_json(folder / "generation_config.json"));
   TH_TRY(const Json tokenizer_config, read_optional_json(folder / "tokenizer_config.json"));
@@ -126,7 +126,7 @@ Result<std::shared_ptr<const ModelFolder>> load_model_folder(const std::filesyst
   loaded->chat_tokens = has_chat_tokens(tokenizer_config, tokenizer);
   add_tokens(loaded->end_tokens, generation, vocab);
   add_token(loaded->end_tokens, config.eos_token_id.value_or(-1), vocab);
-  add_token(loaded->end_tokens, tokenizer.special_id(model::kEndOfText).value_or(-1), vocab);
+  add_token(loaded->end_tokens, tokenizer.end_of_text().value_or(-1), vocab);
   if (loaded->chat_tokens) add_token(loaded->end_tokens, *tokenizer.special_id(model::kEndToken), vocab);
   TH_TRY(const bool add_bos, get_bool(tokenizer_config, "add_bos_token", false));
   const int64_t bos = config.bos_token_id.value_or(-1);

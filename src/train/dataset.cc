@@ -59,7 +59,7 @@ Result<Dataset> make_dataset(const SplitText& text, const model::Tokenizer& toke
   Dataset data;
   data.train = TokenSource(tokenizer.encode(text.train));
   data.validation = tokenizer.encode(text.validation);
-  data.validation.insert(data.validation.begin(), tokenizer.special_id(model::kEndOfText).value());
+  data.validation.insert(data.validation.begin(), tokenizer.end_of_text().value());
   data.validation_bytes = static_cast<int64_t>(text.validation.size());
   TH_RETURN_IF_ERROR(check_length(data, seq, "the text"));
   return data;

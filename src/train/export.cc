@@ -19,17 +19,20 @@ Status write_all(const std::filesystem::path& folder, const model::LlamaConfig& 
   std::vector<model::F32Tensor> tensors;
   for (const model::Parameter& p : layout.parameters)
     tensors.push_back({p.name, p.shape, params.subspan(p.offset, p.size)});
-  const int32_t end = tokenizer.special_id(model::kEndOfText).value();
+  const int32_t end = tokenizer.end_of_text().value();
   TH_RETURN_IF_ERROR(write_file_durable(folder / "config.json", model::llama_config_json(config)));
   TH_RETURN_IF_ERROR(
       write_json(folder / "generation_config.json", {{"bos_token_id", end}, {"eos_token_id", end}}));
-  TH_RETURN_IF_ERROR(write_file_durable(folder / "tokenizer.json", tokenizer.to_json()));
-  TH_RETURN_IF_ERROR(
-      write_json(folder / "tokenizer_config.json", {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                                                    {"bos_token", model::kEndOfText},
-                                                    {"eos_token", model::kEndOfText},
-                                                    {"model_max_length", config.max_position_embeddings},
-                                                    {"clean_up_tokenization_spaces", false}}));
+  const model::TokenizerFile file = tokenizer.file();
+  TH_RETURN_IF_ERROR(write_file_durable(folder / file.name, file.content));
+  const bool is_json = file.name == "tokenizer.json";
+  const std::string& end_text = tokenizer.parts().tokens[end];
+  TH_RETURN_IF_ERROR(write_json(folder / "tokenizer_config.json",
+                                {{"tokenizer_class", is_json ? "PreTrainedTokenizerFast" : "LlamaTokenizer"},
+                                 {"bos_token", end_text},
+                                 {"eos_token", end_text},
+                                 {"model_max_length", config.max_position_embeddings},
+                                 {"clean_up_tokenization_spaces", false}}));
   return model::write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
 }
 

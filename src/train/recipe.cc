@@ -142,8 +142,7 @@ Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& 
 Result<Recipe> load_recipe(const std::filesystem::path& file) {
   TH_TRY(std::string text, read_file(file, kMaxRecipeBytes));
   TH_TRY(Recipe recipe, parse_recipe(text, file));
-  auto found = recipe.data.set.empty() ? find_text(recipe) : find_data_set(recipe);
-  TH_RETURN_IF_ERROR(found);
+  if (recipe.data.set.empty()) TH_RETURN_IF_ERROR(find_text(recipe));
   return recipe;
 }
 

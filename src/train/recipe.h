@@ -57,8 +57,8 @@ struct Recipe {
 /// checked. Errors: kInvalidArgument "recipe.yaml:12: train.model.hidden_size: …".
 Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& file);
 
-/// Reads the file, and checks that the text or data set it trains on is there. Errors: as parse_recipe,
-/// kNotFound.
+/// Reads the file, and checks that the text it trains on is there; a data set only comes with the job.
+/// Errors: as parse_recipe, kNotFound.
 Result<Recipe> load_recipe(const std::filesystem::path& file);
 
 /// The text to train on: in the working folder, else where `stage` takes it from. Errors: kNotFound, naming

@@ -120,7 +120,7 @@ class Trainer {
 
   Status load_data_set() {
     TH_TRY(const std::filesystem::path folder, find_data_set(recipe_));
-    TH_TRY(tokenizer_, model::Tokenizer::load(folder / "tokenizer.json"));
+    TH_TRY(tokenizer_, model::Tokenizer::load(folder));
     TH_TRY(data_, open_dataset(folder, *tokenizer_, recipe_.seq));
     if (is_first()) {
       say("data: set {}, {} tokens to learn from, {} to measure on, vocabulary {}", recipe_.data.set,
@@ -132,14 +132,14 @@ class Trainer {
   Status build_model() {
     model::LlamaConfig config = recipe_.model;
     TH_TRY(config.vocab_size, fit_vocabulary(recipe_.vocab_size, *tokenizer_));
-    config.bos_token_id = config.eos_token_id = tokenizer_->special_id(model::kEndOfText).value();
+    config.bos_token_id = config.eos_token_id = tokenizer_->end_of_text().value();
     TH_TRY(llama_, model::Llama::create(config, {.max_batch = recipe_.batch, .max_time = recipe_.seq}));
     const model::ParameterLayout& layout = llama_->layout();
     params_.resize(layout.size);
     grads_.resize(layout.size);
     model::init_parameters(params_, layout, recipe_.seed);
     optimizer_.emplace(group_, layout.size, layout.decayed_size, recipe_.optimizer);
-    fingerprint_ = sha256_hex(model::llama_config_json(config) + tokenizer_->to_json());
+    fingerprint_ = sha256_hex(model::llama_config_json(config) + tokenizer_->file().content);
     if (is_first()) {
       say("model: {} parameters; {} ranks, {} tokens a step", layout.size, group_.world_size(),
           global_batch() * recipe_.seq);
