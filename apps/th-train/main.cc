@@ -1,4 +1,4 @@
-// th-train run RECIPE | check RECIPE | check-gradients | all-reduce
+// th-train run RECIPE | check RECIPE | tokenize PATH | check-gradients | all-reduce
 
 #include <fmt/format.h>
 #include <signal.h>
@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "check_gradients.h"
 #include "collective/connect/connect.h"
+#include "tokenize.h"
 #include "train/trainer.h"
 
 namespace th {
@@ -60,6 +61,7 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "check-gradients")
     return check_gradients_command(argc - 1, argv + 1);
   if (argc > 1 && std::string_view(argv[1]) == "all-reduce") return all_reduce_command(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "tokenize") return tokenize_command(argc - 1, argv + 1);
   CLI::App app(
       "Trains a model from a recipe, alone or as a rank of a gang (RANK, WORLD_SIZE, MASTER_ADDR, "
       "MASTER_PORT)");
@@ -69,6 +71,7 @@ int main(int argc, char** argv) {
   CLI::App* check_command = app.add_subcommand("check", "only say whether the recipe is good");
   for (CLI::App* command : {run_command, check_command})
     command->add_option("recipe", file, "recipe.yaml")->required();
+  app.add_subcommand("tokenize", "make a data set's folder of texts, once");
   app.add_subcommand("check-gradients", "compare every backward pass with finite differences");
   app.add_subcommand("all-reduce", "measure how fast the ranks of a gang add numbers up");
   try {

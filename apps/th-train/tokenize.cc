@@ -1,0 +1,108 @@
+#include "tokenize.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "base/env.h"
+#include "base/units.h"
+#include "train/tokenize.h"
+
+namespace th {
+namespace {
+
+constexpr int kFailed = 1, kBadInput = 2;
+constexpr int kBarWidth = 30;
+
+/// A bar on stderr: in its place on a terminal, elsewhere a line every 10 s.
+class Bar {
+ public:
+  void show(std::string_view what, int64_t done, int64_t of) {
+    const int64_t now_ns = Env::real().monotonic_ns();
+    if (what != what_) {
+      what_ = what;
+      begin_ns_ = now_ns;
+      if (!is_terminal_) next_ns_ = now_ns + kLineNs;
+    }
+    if (now_ns < next_ns_) return;
+    const double share = of > 0 ? static_cast<double>(done) / static_cast<double>(of) : 0;
+    const auto filled = static_cast<int>(share * kBarWidth);
+    const double seconds = std::max(static_cast<double>(now_ns - begin_ns_) / kSecond, 1e-3);
+    fmt::print(stderr, "{}{} [{:#<{}}{:.<{}}] {:.0f} % of {}, {}/s{}", is_terminal_ ? "\r\x1b[K" : "", what,
+               "", filled, "", kBarWidth - filled, 100 * share, format_bytes(of),
+               format_bytes(static_cast<int64_t>(static_cast<double>(done) / seconds)),
+               is_terminal_ ? "" : "\n");
+    next_ns_ = now_ns + (is_terminal_ ? kSecond / 10 : kLineNs);
+  }
+  ~Bar() {
+    if (is_terminal_ && !what_.empty()) fmt::print(stderr, "\r\x1b[K");
+  }
+
+ private:
+  static constexpr int64_t kLineNs = 10 * kSecond;
+  const bool is_terminal_ = ::isatty(STDERR_FILENO) != 0;
+  std::string what_;
+  int64_t next_ns_ = 0, begin_ns_ = 0;
+};
+
+std::string summary(const Json& made) {
+  std::string skipped;
+  for (const auto& [why, count] : made["skipped"].items())
+    skipped += fmt::format("{} {} {}", skipped.empty() ? "; skipped:" : ",", count.get<int64_t>(), why);
+  return fmt::format(
+      "{} files, {} documents, {}; {} tokens to learn from, {} to measure on, vocabulary {}{}",
+      made["files"].get<int64_t>(),
+      made["train"]["documents"].get<int64_t>() + made["validation"]["documents"].get<int64_t>(),
+      format_bytes(made["train"]["text_bytes"].get<int64_t>() +
+                   made["validation"]["text_bytes"].get<int64_t>()),
+      made["train"]["tokens"].get<int64_t>(), made["validation"]["tokens"].get<int64_t>(),
+      made["vocab_size"].get<int64_t>(), skipped);
+}
+
+}  // namespace
+
+int tokenize_command(int argc, char** argv) {
+  CLI::App app("Makes a data set's folder of a text, of JSON lines, or of a folder of source code and text");
+  train::TokenizeOptions options;
+  bool json = false;
+  std::string max_file;
+  app.add_option("PATH", options.source.path, "a file or a folder")->required();
+  app.add_option("--out", options.out, "the folder to make")->required();
+  app.add_option("--tokenizer", options.tokenizer,
+                 "tokenizer.json, SentencePiece's .model, GPT-2's vocab.json, or a folder with one of them "
+                 "(default: a byte-level BPE is learned)");
+  app.add_option("--vocab-size", options.vocab_size, "tokens of one that is learned (default: 8192)")
+      ->check(CLI::Range(260, 1'000'000))
+      ->excludes("--tokenizer");
+  app.add_option("--validation-share", options.validation_share, "share to measure on (default: 0.02)")
+      ->check(CLI::Range(0.0001, 0.5));
+  app.add_option("--field", options.source.field, "of JSON lines, what holds the text (default: text)");
+  app.add_option("--extensions", options.source.extensions,
+                 "of a folder's files: cc,h,py (default: code, text)")
+      ->delimiter(',');
+  app.add_option("--max-file", max_file, "larger files of a folder are skipped (default: 4MiB)");
+  app.add_flag("--json", json, "print the description of what was made, on one line");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kBadInput;
+  }
+  auto made = [&]() -> Result<Json> {
+    if (!max_file.empty()) {
+      TH_TRY(options.source.max_file_bytes, parse_bytes(max_file));
+    }
+    Bar bar;
+    options.progress = [&bar](std::string_view what, int64_t done, int64_t of) { bar.show(what, done, of); };
+    return train::tokenize(options);
+  }();
+  if (!made) {
+    fmt::print(stderr, "th-train: {}\n", made.error().message);
+    return made.error().code == Code::kInternal || made.error().code == Code::kNoSpace ? kFailed : kBadInput;
+  }
+  fmt::print("{}\n", json ? dump_json(*made) : summary(*made));
+  return 0;
+}
+
+}  // namespace th
