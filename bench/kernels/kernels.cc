@@ -9,7 +9,7 @@
 #include "base/env.h"
 #include "base/json.h"
 #include "base/units.h"
-#include "model/llama.h"
+#include "model/decoder.h"
 #include "tensor/cpu/matmul.h"
 #include "tensor/cpu/optimizer.h"
 
@@ -52,7 +52,7 @@ Json measure_products(tensor::MatmulDims dims) {
 }
 
 Json measure_step() {
-  const model::LlamaConfig config{.vocab_size = 2048,
+  const model::ModelConfig config{.vocab_size = 2048,
                                   .hidden_size = 256,
                                   .intermediate_size = 704,
                                   .num_hidden_layers = 4,
@@ -61,21 +61,20 @@ Json measure_step() {
                                   .head_dim = 32,
                                   .max_position_embeddings = kTime,
                                   .tie_word_embeddings = true};
-  auto llama = model::Llama::create(config, {.max_batch = kBatch, .max_time = kTime});
+  auto llama = model::Decoder<float>::create(config, {.max_batch = kBatch, .max_time = kTime});
   TH_CHECK(llama.has_value());
   const auto size = static_cast<size_t>(llama->layout().size);
   std::vector<float> params(size), grads(size), m(size), v(size);
-  model::init_parameters(params, llama->layout(), 1);
+  model::init_parameters(params, 0, llama->layout(), 1);
+  model::FlatParameters<float> weights(llama->layout(), params, grads);
   std::vector<int32_t> tokens(kBatch * kTime);
   Prng prng(2);
   for (int32_t& token : tokens) token = static_cast<int32_t>(prng.below(2048));
-  const model::Llama::Batch batch{.tokens = tokens, .targets = tokens, .batch = kBatch, .time = kTime};
+  const model::Decoder<float>::Batch batch{
+      .tokens = tokens, .targets = tokens, .batch = kBatch, .time = kTime};
 
-  const double forward = best_seconds([&] { TH_CHECK(llama->forward(params, batch).has_value()); });
-  const double both = best_seconds([&] {
-    TH_CHECK(llama->forward(params, batch).has_value());
-    llama->backward(params, grads);
-  });
+  const double forward = best_seconds([&] { TH_CHECK(llama->loss(weights, batch).has_value()); });
+  const double both = best_seconds([&] { TH_CHECK(llama->loss_and_gradients(weights, batch).has_value()); });
   const double update = best_seconds([&] {
     tensor::adamw_update(params, grads, {m, v}, {.learning_rate = 1e-4f, .step = 1});
   });

@@ -7,8 +7,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  const auto config = th::model::parse_llama_config(text, "fuzz");
+  const auto config = th::model::parse_model_config(text, "fuzz");
   if (config)
-    TH_CHECK(th::model::parse_llama_config(th::model::llama_config_json(*config), "again") == *config);
+    TH_CHECK(th::model::parse_model_config(th::model::model_config_json(*config), "again") == *config);
   return 0;
 }

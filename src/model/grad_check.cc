@@ -8,8 +8,9 @@
 #include <span>
 
 #include "base/env.h"
-#include "model/llama.h"
+#include "model/decoder.h"
 #include "tensor/cpu/attention.h"
+#include "tensor/cpu/gpt2_layers.h"
 #include "tensor/cpu/layers.h"
 #include "tensor/cpu/loss.h"
 #include "tensor/cpu/matmul.h"
@@ -22,7 +23,7 @@ using tensor::RowDims;
 
 // A wide step drowns the rounding of the forward, a narrow one follows its bends: an element takes the first
 // that agrees well, else the best. A wrong gradient agrees with none.
-constexpr float kSteps[] = {0.04f, 0.02f, 0.01f, 0.005f};
+constexpr float kSteps[] = {0.04f, 0.02f, 0.01f, 0.005f, 0.0025f};
 constexpr double kAgreesWell = 1e-4;
 
 /// An input that is varied, and what the backward says about it.
@@ -159,6 +160,50 @@ void check_swiglu(Checker& checker) {
   });
 }
 
+void check_layernorm(Checker& checker) {
+  constexpr RowDims kDims{5, 19};
+  constexpr float kEps = 1e-5f;
+  Floats inp = checker.random(kDims.rows * kDims.width), weight = checker.random(kDims.width),
+         bias = checker.random(kDims.width);
+  const Floats dout = checker.random(kDims.rows * kDims.width);
+  Floats out = zeros(inp), mean(kDims.rows), rstd(kDims.rows);
+  Floats dinp = zeros(inp), dweight = zeros(weight), dbias = zeros(bias);
+  const tensor::LayerNormSaved saved{mean.data(), rstd.data()};
+  const auto forward = [&] {
+    tensor::layernorm_forward(out.data(), saved, inp.data(), {weight.data(), bias.data()}, kDims, kEps);
+    return weighted(out, dout);
+  };
+  forward();
+  tensor::layernorm_backward({dinp.data(), dweight.data(), dbias.data()}, dout.data(), inp.data(),
+                             weight.data(), saved, kDims);
+  checker.record("layernorm", {{inp, dinp}, {weight, dweight}, {bias, dbias}}, forward);
+}
+
+void check_gelu(Checker& checker) {
+  constexpr RowDims kDims{4, 21};
+  Floats inp = checker.random(kDims.rows * kDims.width);
+  const Floats dout = checker.random(kDims.rows * kDims.width);
+  Floats out = zeros(dout), dinp = zeros(inp);
+  tensor::gelu_backward(dinp.data(), dout.data(), inp.data(), kDims);
+  checker.record("gelu", {{inp, dinp}}, [&] {
+    tensor::gelu_forward(out.data(), inp.data(), kDims);
+    return weighted(out, dout);
+  });
+}
+
+void check_bias(Checker& checker) {
+  constexpr RowDims kDims{6, 9};
+  Floats bias = checker.random(kDims.width);
+  const Floats base = checker.random(kDims.rows * kDims.width),
+               dout = checker.random(kDims.rows * kDims.width);
+  Floats out = zeros(dout), dbias = zeros(bias);
+  tensor::bias_backward(dbias.data(), dout.data(), kDims);
+  checker.record("bias", {{bias, dbias}}, [&] {
+    tensor::bias_forward(out.data(), base.data(), bias.data(), kDims);
+    return weighted(out, dout);
+  });
+}
+
 void check_embedding(Checker& checker) {
   constexpr int64_t kVocab = 7, kWidth = 5;
   const std::vector<int32_t> tokens = {3, 0, 3, 6};
@@ -206,40 +251,52 @@ void check_cross_entropy(Checker& checker) {
   Floats dlogits = logits;
   tensor::cross_entropy_backward(dlogits.data(), lse.data(), targets, kDims, 1.0f);
   checker.record("cross_entropy", {{logits, dlogits}}, forward);
+  Floats fused = logits, fused_losses(kDims.rows);
+  tensor::cross_entropy_forward_backward(fused_losses.data(), fused.data(), targets, kDims, 1.0f);
+  forward();
+  TH_CHECK(fused_losses == losses);
+  checker.record("cross_entropy_fused", {{logits, fused}}, forward);
 }
 
-void check_llama(Checker& checker, const char* name, bool tied) {
-  const LlamaConfig config{.vocab_size = 13,
-                           .hidden_size = 12,
-                           .intermediate_size = 20,
-                           .num_hidden_layers = 2,
-                           .num_attention_heads = 4,
-                           .num_key_value_heads = 2,
-                           .head_dim = 4,
-                           .max_position_embeddings = 8,
-                           .tie_word_embeddings = tied};
+ModelConfig small(Family family, bool tied) {
+  const bool is_llama = family == Family::kLlama;
+  return {.family = family,
+          .vocab_size = 13,
+          .hidden_size = is_llama ? 12 : 16,
+          .intermediate_size = 20,
+          .num_hidden_layers = 2,
+          .num_attention_heads = 4,
+          .num_key_value_heads = is_llama ? 2 : 4,
+          .head_dim = 4,
+          .max_position_embeddings = 8,
+          .tie_word_embeddings = tied};
+}
+
+void check_model(Checker& checker, const char* name, const ModelConfig& config, Recompute recompute) {
   constexpr int64_t kBatch = 2, kTime = 5;
-  Result<Llama> model = Llama::create(config, {.max_batch = kBatch, .max_time = kTime});
+  auto model =
+      Decoder<float>::create(config, {.max_batch = kBatch, .max_time = kTime, .recompute = recompute});
   TH_CHECK(model.has_value());
+  const ParameterLayout& layout = model->layout();
   // Weights that make gradients of about the same size everywhere, and no norm of nearly nothing.
-  Floats params = checker.random(model->layout().size, 0.3);
+  Floats params = checker.random(layout.size, 0.3);
   const Floats embedding = checker.random(config.vocab_size * config.hidden_size);
-  std::ranges::copy(embedding, params.begin() + model->layout().embedding);
-  for (float& norm : std::span(params).subspan(static_cast<size_t>(model->layout().decayed_size))) norm += 1;
+  std::ranges::copy(embedding, params.begin() + layout.embedding);
+  for (const Parameter& p : layout.parameters) {
+    if (p.shape.size() > 1 || p.name.ends_with("bias")) continue;
+    for (float& norm : std::span(params).subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size)))
+      norm += 1;
+  }
   const std::vector<int32_t> tokens = checker.random_tokens(kBatch * kTime, config.vocab_size);
   std::vector<int32_t> targets = checker.random_tokens(kBatch * kTime, config.vocab_size);
   targets[3] = tensor::kIgnoreTarget;
-  const auto forward = [&]() -> double {
-    const Result<float> loss =
-        model->forward(params, {.tokens = tokens, .targets = targets, .batch = kBatch, .time = kTime});
-    TH_CHECK(loss.has_value());
-    return *loss;
-  };
-  forward();
   Floats grads = zeros(params);
-  model->backward(params, grads);
+  FlatParameters<float> store(layout, params, grads);
+  const Decoder<float>::Batch batch{tokens, targets, kBatch, kTime};
+  const auto forward = [&]() -> double { return model->loss(store, batch).value(); };
+  TH_CHECK(model->loss_and_gradients(store, batch).value() == static_cast<float>(forward()));
   double worst = 0;
-  for (const Parameter& p : model->layout().parameters) {
+  for (const Parameter& p : layout.parameters) {
     const auto offset = static_cast<size_t>(p.offset), size = static_cast<size_t>(p.size);
     worst = std::max(
         worst, worst_error({std::span(params).subspan(offset, size), std::span(grads).subspan(offset, size)},
@@ -257,14 +314,20 @@ std::vector<GradientError> check_gradients(uint64_t seed) {
   check_rmsnorm(checker);
   check_rope(checker);
   check_swiglu(checker);
+  check_layernorm(checker);
+  check_gelu(checker);
+  check_bias(checker);
   check_embedding(checker);
   check_attention(checker, "attention",
                   {.batch = 2, .time = 5, .heads = 2, .kv_heads = 2, .head_dim = 4, .stride = 0});
   check_attention(checker, "attention_grouped",
                   {.batch = 1, .time = 70, .heads = 4, .kv_heads = 2, .head_dim = 2, .stride = 0});
   check_cross_entropy(checker);
-  check_llama(checker, "llama", false);
-  check_llama(checker, "llama_tied", true);
+  check_model(checker, "llama", small(Family::kLlama, false), Recompute::kNone);
+  check_model(checker, "llama_tied", small(Family::kLlama, true), Recompute::kSelective);
+  check_model(checker, "llama_recomputed", small(Family::kLlama, true), Recompute::kFull);
+  check_model(checker, "gpt2", small(Family::kGpt2, true), Recompute::kNone);
+  check_model(checker, "gpt2_recomputed", small(Family::kGpt2, true), Recompute::kFull);
   return checker.errors;
 }
 

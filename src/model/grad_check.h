@@ -15,7 +15,7 @@ struct GradientError {
   double worst_relative_error;
 };
 
-/// One entry an operation and two for whole models (one with tied embeddings), on small random inputs. For
+/// One entry an operation and one a kind of whole model, on small random inputs. For
 /// each element of each input, the backward's gradient a is compared with n = (8·(f(x+h) - f(x-h)) - (f(x+2h)
 /// - f(x-2h))) / 12h, where f is the forward in float32 with its outputs weighted and summed in double and h
 /// is the best of a few steps; the relative error is |a - n| / max(|a|, |n|, root mean square of that input's

@@ -113,7 +113,8 @@ TEST(Engine, GreedyCompletionIsTheArgmaxOfTheForward) {
     want += test.folder->tokenizer.token_bytes(tokens.back());
   }
   model::Utf8Stream utf8;
-  want = utf8.push(want) + utf8.finish();
+  want = utf8.push(want);
+  want += utf8.finish();
 
   const Outcome got = run(*engine, request);
   EXPECT_EQ(got.text, want);

@@ -11,9 +11,9 @@
 namespace th::serve {
 namespace {
 
-int64_t heads_width(const model::LlamaConfig& config) { return config.num_attention_heads * config.head_dim; }
-int64_t kv_width(const model::LlamaConfig& config) { return config.num_key_value_heads * config.head_dim; }
-int64_t qkv_width(const model::LlamaConfig& config) { return heads_width(config) + 2 * kv_width(config); }
+int64_t heads_width(const model::ModelConfig& config) { return config.num_attention_heads * config.head_dim; }
+int64_t kv_width(const model::ModelConfig& config) { return config.num_key_value_heads * config.head_dim; }
+int64_t qkv_width(const model::ModelConfig& config) { return heads_width(config) + 2 * kv_width(config); }
 
 size_t floats(int64_t rows, int64_t width) { return static_cast<size_t>(rows * width); }
 
@@ -58,7 +58,7 @@ class Reader {
   const WeightSource& source_;
 };
 
-Result<LlamaWeights::Layer> pack_layer(const model::LlamaConfig& config, const Reader& reader,
+Result<LlamaWeights::Layer> pack_layer(const model::ModelConfig& config, const Reader& reader,
                                        int64_t index) {
   const std::string layer = fmt::format("model.layers.{}.", index);
   const std::string attention = layer + "self_attn.", mlp = layer + "mlp.";
@@ -77,7 +77,7 @@ Result<LlamaWeights::Layer> pack_layer(const model::LlamaConfig& config, const R
 
 }  // namespace
 
-Result<LlamaWeights> pack_weights(const model::LlamaConfig& config, const WeightSource& source) {
+Result<LlamaWeights> pack_weights(const model::ModelConfig& config, const WeightSource& source) {
   const model::ParameterLayout layout(config);
   const Reader reader(layout, source);
   LlamaWeights weights;
@@ -95,7 +95,7 @@ Result<LlamaWeights> pack_weights(const model::LlamaConfig& config, const Weight
 
 Forward::Forward(const LlamaWeights& weights, const Limits& limits)
     : weights_(weights), rope_({limits.max_positions, weights.config.head_dim, weights.config.rope_theta}) {
-  const model::LlamaConfig& config = weights.config;
+  const model::ModelConfig& config = weights.config;
   x_.resize(floats(limits.max_rows, config.hidden_size));
   normed_.resize(floats(std::max(limits.max_rows, limits.max_logits), config.hidden_size));
   qkv_.resize(floats(limits.max_rows, qkv_width(config)));
@@ -107,9 +107,9 @@ Forward::Forward(const LlamaWeights& weights, const Limits& limits)
 }
 
 std::span<const float> Forward::run(std::span<const SequencePiece> pieces, KvCache& cache) {
-  const model::LlamaConfig& config = weights_.config;
+  const model::ModelConfig& config = weights_.config;
   const int64_t hidden = config.hidden_size;
-  const auto eps = static_cast<float>(config.rms_norm_eps);
+  const auto eps = static_cast<float>(config.norm_eps);
   gather(pieces);
   const auto rows = static_cast<int64_t>(tokens_.size());
   TH_CHECK(floats(rows, hidden) <= x_.size());
@@ -155,7 +155,7 @@ void Forward::gather(std::span<const SequencePiece> pieces) {
 
 // Turns q and k by their positions; k and v go to the cache, q to a matrix of its own.
 void Forward::store(std::span<const SequencePiece> pieces, int64_t layer, KvCache& cache) {
-  const model::LlamaConfig& config = weights_.config;
+  const model::ModelConfig& config = weights_.config;
   const int64_t width = qkv_width(config), q_width = heads_width(config), kv = kv_width(config);
   tensor::rope_forward(qkv_.data(), rope_, positions_, {config.num_attention_heads, width});
   tensor::rope_forward(qkv_.data() + q_width, rope_, positions_, {config.num_key_value_heads, width});
@@ -174,7 +174,7 @@ void Forward::store(std::span<const SequencePiece> pieces, int64_t layer, KvCach
 }
 
 void Forward::attend(std::span<const SequencePiece> pieces, int64_t layer, KvCache& cache) {
-  const model::LlamaConfig& config = weights_.config;
+  const model::ModelConfig& config = weights_.config;
   block_keys_.clear();
   block_values_.clear();
   for (const SequencePiece& piece : pieces) {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "model/llama.h"
+#include "model/decoder.h"
 #include "serve/kv_cache.h"
 #include "serve/packed_matrix.h"
 #include "tensor/cpu/attention.h"
@@ -18,7 +18,7 @@ namespace th::serve {
 
 /// Weights as the forward pass reads them: matrices packed, norms and the embedding as they are.
 struct LlamaWeights {
-  model::LlamaConfig config;
+  model::ModelConfig config;
   std::vector<float> embedding;  // (vocab, hidden)
   struct Layer {
     PackedMatrix qkv;      // ((heads + 2·kv_heads)·head_dim, hidden)
@@ -39,9 +39,9 @@ struct LlamaWeights {
 /// Gives the values of one tensor, exactly as many as its shape says.
 using WeightSource = std::function<Result<std::span<const float>>(const model::Parameter&)>;
 
-/// `config` has passed check_llama_config. Errors: those of `source`; kDataLoss naming a tensor with a value
+/// `config` has passed check_model_config. Errors: those of `source`; kDataLoss naming a tensor with a value
 /// that is not finite.
-Result<LlamaWeights> pack_weights(const model::LlamaConfig& config, const WeightSource& source);
+Result<LlamaWeights> pack_weights(const model::ModelConfig& config, const WeightSource& source);
 
 /// The next tokens of one sequence, at positions start, start+1, …
 struct SequencePiece {

@@ -94,10 +94,11 @@ TEST(Forward, AgreesWithTheTrainingForward) {
   }
   loss /= static_cast<double>(tokens.size() - 1);
 
-  auto llama = model::Llama::create(test.config, {1, 64});
+  auto llama = model::Decoder<float>::create(test.config, {1, 64});
   ASSERT_TRUE(llama) << llama.error().message;
   const std::span all(tokens);
-  const auto want = llama->forward(test.params, {all.first(49), all.subspan(1), 1, 49});
+  model::FlatParameters<float> weights(llama->layout(), test.params);
+  const auto want = llama->loss(weights, {all.first(49), all.subspan(1), 1, 49});
   ASSERT_TRUE(want) << want.error().message;
   EXPECT_GT(loss, 1);
   EXPECT_NEAR(loss, *want, 1e-4);

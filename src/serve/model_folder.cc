@@ -43,7 +43,7 @@ void add_tokens(std::vector<int32_t>& tokens, const Json& config, int32_t vocab)
   }
 }
 
-Result<LlamaWeights> read_weights(const std::filesystem::path& path, const model::LlamaConfig& config) {
+Result<LlamaWeights> read_weights(const std::filesystem::path& path, const model::ModelConfig& config) {
   TH_TRY(model::SafetensorsFile file, model::SafetensorsFile::open(path));
   Result<LlamaWeights> weights = pack_weights(
       config, [&](const model::Parameter& parameter) { return file.f32(parameter.name, parameter.shape); });
@@ -109,7 +109,10 @@ Result<std::shared_ptr<const ModelFolder>> load_model_folder(const std::filesyst
   }
   const std::filesystem::path config_path = folder / "config.json";
   TH_TRY(const std::string config_text, read_file(config_path, kMaxConfigBytes));
-  TH_TRY(const model::LlamaConfig config, model::parse_llama_config(config_text, config_path.string()));
+  TH_TRY(const model::ModelConfig config, model::parse_model_config(config_text, config_path.string()));
+  if (config.family != model::Family::kLlama)
+    return fail(Code::kInvalidArgument,
+                config_path.string() + ": a GPT-2 model; this server has the Llama family only");
   TH_TRY(model::Tokenizer tokenizer, model::Tokenizer::load(folder));
   const int32_t vocab = tokenizer.vocab_size();
   if (vocab > config.vocab_size) {

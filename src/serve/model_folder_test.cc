@@ -57,9 +57,9 @@ TEST_F(Folder, TruncatedWeightsAreDataLoss) {
 }
 
 TEST_F(Folder, WeightsOfAnotherShapeAreDataLoss) {
-  model::LlamaConfig wider = test_.config;
+  model::ModelConfig wider = test_.config;
   wider.intermediate_size = 64;
-  write_text(folder_.path() / "config.json", model::llama_config_json(wider));
+  write_text(folder_.path() / "config.json", model::model_config_json(wider));
   expect_error("data_loss", "gate_proj");
 }
 
@@ -71,7 +71,7 @@ TEST_F(Folder, ConfigThatIsNotJson) {
 TEST_F(Folder, ATokenizerOfAnotherModel) {
   TestModel smaller = test_;
   smaller.config.vocab_size = 100;
-  write_text(folder_.path() / "config.json", model::llama_config_json(smaller.config));
+  write_text(folder_.path() / "config.json", model::model_config_json(smaller.config));
   expect_error("invalid_argument", "tokenizer.json");
 }
 

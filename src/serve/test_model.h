@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "model/llama.h"
+#include "model/decoder.h"
 #include "model/safetensors.h"
 #include "model/tokenizer.h"
 #include "serve/model_folder.h"
@@ -17,7 +17,7 @@
 namespace th::serve {
 
 struct TestModel {
-  model::LlamaConfig config;
+  model::ModelConfig config;
   std::vector<float> params;  // in the layout of model::ParameterLayout
   std::shared_ptr<ModelFolder> folder;
 };
@@ -49,8 +49,10 @@ inline TestModel make_test_model(int64_t context = 256) {
   test.config.max_position_embeddings = context;
   const model::ParameterLayout layout(test.config);
   test.params.resize(static_cast<size_t>(layout.size));
-  model::init_parameters(test.params, layout, 7);
-  for (size_t i = 0; i < static_cast<size_t>(layout.decayed_size); ++i) test.params[i] *= 8;
+  model::init_parameters(test.params, 0, layout, 7);
+  for (const model::Unit& unit : layout.units) {
+    for (int64_t i = 0; i < unit.decayed_size; ++i) test.params[static_cast<size_t>(unit.offset + i)] *= 8;
+  }
   auto weights =
       pack_weights(test.config, [&](const model::Parameter& parameter) -> Result<std::span<const float>> {
         return std::span<const float>(test.params)
@@ -83,7 +85,7 @@ inline void write_text(const std::filesystem::path& path, const std::string& tex
 
 /// config.json, tokenizer.json and model.safetensors.
 inline void write_test_model(const TestModel& test, const std::filesystem::path& folder) {
-  write_text(folder / "config.json", model::llama_config_json(test.config));
+  write_text(folder / "config.json", model::model_config_json(test.config));
   write_text(folder / "tokenizer.json", byte_tokenizer().to_json());
   std::vector<model::F32Tensor> tensors;
   for (const model::Parameter& parameter : model::ParameterLayout(test.config).parameters) {

@@ -17,17 +17,10 @@ namespace th::train {
 namespace {
 
 namespace fs = std::filesystem;
-using collective::Shard;
-using collective::shard_of;
-
 constexpr size_t kDigestLetters = 64;  // sha256 in hex, one float a letter on its way to rank 0
-constexpr int64_t kFormatVersion = 2;
+constexpr int64_t kFormatVersion = 3;
 
 std::string shard_name(int rank) { return fmt::format("shard-{:05}.bin", rank); }
-
-std::string_view as_text(std::span<const float> values) {
-  return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
-}
 
 tl::unexpected<Error> damaged(const fs::path& what, std::string_view problem) {
   return fail(Code::kDataLoss, fmt::format("{}: {}", what.string(), problem));
@@ -35,7 +28,7 @@ tl::unexpected<Error> damaged(const fs::path& what, std::string_view problem) {
 
 struct Manifest {
   CheckpointMeta meta;
-  size_t size = 0;
+  std::vector<int64_t> units;        // their sizes
   std::vector<std::string> digests;  // by rank of the world that wrote it
 };
 
@@ -54,8 +47,12 @@ Result<Manifest> read_manifest(const fs::path& folder, const std::string& finger
   manifest.meta.last_loss = static_cast<float>(last_loss);
   TH_TRY(manifest.meta.fingerprint, get_string(json, "fingerprint"));
   if (manifest.meta.fingerprint != fingerprint) return damaged(path, "it is of another model or tokenizer");
-  TH_TRY(int64_t size, get_int(json, "parameters"));
-  manifest.size = static_cast<size_t>(size);
+  if (!json.contains("units") || !json["units"].is_array())
+    return damaged(path, "field 'units': want a list");
+  for (const Json& size : json["units"]) {
+    if (!size.is_number_integer()) return damaged(path, "field 'units': want whole numbers");
+    manifest.units.push_back(size.get<int64_t>());
+  }
   if (!json.contains("shards") || !json["shards"].is_array() || json["shards"].empty()) {
     return damaged(path, "field 'shards': want a list");
   }
@@ -64,13 +61,6 @@ Result<Manifest> read_manifest(const fs::path& folder, const std::string& finger
     manifest.digests.push_back(std::move(digest));
   }
   return manifest;
-}
-
-/// The overlap of `theirs` and `mine`, from the moments of their shard into those of ours.
-void copy_overlap(std::span<const float> from, Shard theirs, std::span<float> into, Shard mine) {
-  const size_t begin = std::max(theirs.begin, mine.begin), end = std::min(theirs.end, mine.end);
-  if (begin >= end) return;
-  std::copy_n(from.begin() + (begin - theirs.begin), end - begin, into.begin() + (begin - mine.begin));
 }
 
 }  // namespace
@@ -117,27 +107,35 @@ Status Checkpoints::prepare(const fs::path& temporary) {
   return {};
 }
 
-Status Checkpoints::save(const CheckpointMeta& meta, const TrainState& state) {
+Status Checkpoints::begin(const CheckpointMeta& meta, std::vector<StatePart> share) {
+  TH_CHECK(!is_writing());
+  meta_ = meta;
   const fs::path temporary = path_of(meta.step).string() + ".tmp";
+  TH_RETURN_IF_ERROR(agree(group_.rank() == 0 ? prepare(temporary) : Status()));
+  writer_ = std::make_unique<ShardWriter>(temporary / shard_name(group_.rank()), std::move(share));
+  return {};
+}
+
+void Checkpoints::wait_part(int index) {
+  if (writer_) writer_->wait_part(static_cast<size_t>(index));
+}
+
+Status Checkpoints::finish() {
+  TH_CHECK(is_writing());
+  const fs::path temporary = path_of(meta_.step).string() + ".tmp";
   const bool is_first = group_.rank() == 0;
-  TH_RETURN_IF_ERROR(agree(is_first ? prepare(temporary) : Status()));
-  const Shard mine = shard_of(state.params.size(), group_.rank(), group_.world_size());
-  std::string bytes;
-  bytes.reserve(3 * mine.size() * sizeof(float));
-  for (std::span<const float> part : {std::span<const float>(state.params.subspan(mine.begin, mine.size())),
-                                      std::span<const float>(state.m), std::span<const float>(state.v)}) {
-    bytes += as_text(part);
-  }
-  Status status = agree(write_file_durable(temporary / shard_name(group_.rank()), bytes));
+  const Result<std::string> digest = writer_->finish();
+  writer_.reset();
+  Status status = agree(digest ? Status() : fail(digest.error()));
+  if (is_group_error_) return status;
   if (status) {
-    const std::string digest = sha256_hex(bytes);
     std::vector<float> digests(kDigestLetters * group_.world_size());
-    std::copy(digest.begin(), digest.end(), digests.begin() + kDigestLetters * group_.rank());
+    std::copy(digest->begin(), digest->end(), digests.begin() + kDigestLetters * group_.rank());
     if (status = group_.all_gather(digests); !status) {
       is_group_error_ = true;
       return status;
     }
-    status = agree(is_first ? publish(meta, temporary, digests, state.params.size()) : Status());
+    status = agree(is_first ? publish(temporary, digests) : Status());
   }
   if (is_first) {
     std::error_code ignored;
@@ -147,22 +145,19 @@ Status Checkpoints::save(const CheckpointMeta& meta, const TrainState& state) {
   return status;
 }
 
-Status Checkpoints::publish(const CheckpointMeta& meta, const fs::path& temporary,
-                            std::span<const float> digests, size_t size) {
-  Json manifest = {{"version", kFormatVersion},   {"step", meta.step},
-                   {"sequences", meta.sequences}, {"first_loss", meta.first_loss},
-                   {"last_loss", meta.last_loss}, {"fingerprint", meta.fingerprint},
-                   {"parameters", size},          {"shards", Json::array()}};
+Status Checkpoints::publish(const fs::path& temporary, std::span<const float> digests) {
+  Json manifest = {{"version", kFormatVersion},    {"step", meta_.step},
+                   {"sequences", meta_.sequences}, {"first_loss", meta_.first_loss},
+                   {"last_loss", meta_.last_loss}, {"fingerprint", meta_.fingerprint},
+                   {"units", Json::array()},       {"shards", Json::array()}};
+  for (const model::Unit& unit : layout_.units) manifest["units"].push_back(unit.size);
   for (int rank = 0; rank < group_.world_size(); ++rank) {
-    const Shard shard = shard_of(size, rank, group_.world_size());
     const auto letters = digests.subspan(kDigestLetters * rank, kDigestLetters);
-    manifest["shards"].push_back({{"file", shard_name(rank)},
-                                  {"begin", shard.begin},
-                                  {"end", shard.end},
-                                  {"sha256", std::string(letters.begin(), letters.end())}});
+    manifest["shards"].push_back(
+        {{"file", shard_name(rank)}, {"sha256", std::string(letters.begin(), letters.end())}});
   }
   TH_RETURN_IF_ERROR(write_file_durable(temporary / "manifest.json", manifest.dump(1) + "\n"));
-  const fs::path path = path_of(meta.step);
+  const fs::path path = path_of(meta_.step);
   std::error_code error;
   fs::remove_all(path,
                  error);  // one of this step that was damaged; else training would have gone on behind it
@@ -181,34 +176,25 @@ void Checkpoints::remove_old() {
 }
 
 Result<CheckpointMeta> Checkpoints::load(int64_t step, const std::string& fingerprint,
-                                         const TrainState& state) {
+                                         std::span<const StatePart> state) {
   const fs::path folder = path_of(step);
   TH_TRY(Manifest manifest, read_manifest(folder, fingerprint));
-  if (manifest.size != state.params.size()) return damaged(folder, "the number of parameters differs");
+  if (!std::ranges::equal(manifest.units, layout_.units, {}, {}, &model::Unit::size))
+    return damaged(folder, "its model has another shape");
   if (manifest.meta.step != step) return damaged(folder, "the manifest is of another step");
-  const Shard mine = shard_of(manifest.size, group_.rank(), group_.world_size());
   const int world_size = static_cast<int>(manifest.digests.size());
+  std::vector<ShardFile> shards;  // all are good before the first number is changed
   for (int rank = 0; rank < world_size; ++rank) {
-    const Shard shard = shard_of(manifest.size, rank, world_size);
-    const fs::path path = folder / shard_name(rank);
-    const size_t bytes = 3 * shard.size() * sizeof(float);
-    TH_TRY(std::string content, read_file(path, bytes));
-    if (content.size() != bytes)
-      return damaged(path, fmt::format("has {} bytes, want {}", content.size(), bytes));
-    if (sha256_hex(content) != manifest.digests[rank])
-      return damaged(path, "its sha256 is not the manifest's");
-    std::vector<float> values(3 * shard.size());
-    std::memcpy(values.data(), content.data(), bytes);
-    const std::span<const float> all(values);
-    std::copy_n(all.begin(), shard.size(), state.params.begin() + shard.begin);
-    copy_overlap(all.subspan(shard.size(), shard.size()), shard, state.m, mine);
-    copy_overlap(all.subspan(2 * shard.size(), shard.size()), shard, state.v, mine);
+    TH_TRY(ShardFile shard, ShardFile::open(folder / shard_name(rank), owned_parts(layout_, rank, world_size),
+                                            manifest.digests[rank]));
+    shards.push_back(std::move(shard));
   }
+  for (const ShardFile& shard : shards) shard.copy_into(state);
   return manifest.meta;
 }
 
 Result<std::optional<CheckpointMeta>> Checkpoints::load_newest(const std::string& fingerprint,
-                                                               const TrainState& state) {
+                                                               std::span<const StatePart> state) {
   // Rank 0 chooses, so that all load the same one. Steps stay below 2^24, where float32 counts exactly.
   constexpr float kNone = -1;
   float chosen[] = {kNone};

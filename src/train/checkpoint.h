@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "base/result.h"
 #include "collective/collective.h"
+#include "train/shard_file.h"
 
 namespace th::train {
 
@@ -25,29 +27,31 @@ struct CheckpointMeta {
   bool operator==(const CheckpointMeta&) const = default;
 };
 
-/// What one rank holds: all parameters, and the optimizer's moments of its shard of them.
-struct TrainState {
-  std::span<float> params;
-  std::span<float> m, v;
-};
-
 /// Writes and reads the checkpoints of one folder, all ranks together. Thread: one owner.
 class Checkpoints {
  public:
-  /// `folder` is seen by all ranks. `group` must outlive it.
-  Checkpoints(std::filesystem::path folder, int64_t keep, collective::Group& group)
-      : folder_(std::move(folder)), keep_(keep), group_(group) {}
+  /// `folder` is seen by all ranks. `group` and `layout` must outlive it.
+  Checkpoints(std::filesystem::path folder, int64_t keep, collective::Group& group,
+              const model::ParameterLayout& layout)
+      : folder_(std::move(folder)), keep_(keep), group_(group), layout_(layout) {}
 
-  /// Written under a temporary name, each rank its shard, each file synced, the manifest last, then renamed;
-  /// then all but the newest `keep` are removed. Fails on all ranks or on none. Errors: kNoSpace,
-  /// kPermissionDenied, …, as the failing rank saw it, or kUnavailable elsewhere: older checkpoints are
-  /// intact and training may go on; an error of the group breaks it (see `is_group_error`).
-  Status save(const CheckpointMeta& meta, const TrainState& state);
+  /// Begins to write a checkpoint beside the training: under a temporary name, each rank its `share`. A part
+  /// may be changed once wait_part() of its index has returned. One at a time. Fails on all ranks or on none.
+  /// Errors: kNoSpace, kPermissionDenied, …, as the failing rank saw it, or kUnavailable elsewhere: older
+  /// checkpoints are intact and training may go on; an error of the group breaks it (see `is_group_error`).
+  Status begin(const CheckpointMeta& meta, std::vector<StatePart> share);
+  void wait_part(int index);
+  bool is_writing() const { return writer_ != nullptr; }
+  int64_t step() const { return meta_.step; }  // of the last begin()
+  /// Waits for the files, each synced; then the manifest, last, and the rename; then all but the newest
+  /// `keep` are removed. Errors: as begin().
+  Status finish();
 
-  /// Loads the newest intact checkpoint of this model, whatever the world size that wrote it; nothing when
-  /// there is none. Others are passed over with a warning that says why. Errors: those of the group;
-  /// kDataLoss.
-  Result<std::optional<CheckpointMeta>> load_newest(const std::string& fingerprint, const TrainState& state);
+  /// Loads the newest intact checkpoint of this model, whatever the world size, stage and precision that
+  /// wrote it, into the parts of `state`; nothing when there is none. Others are passed over with a warning
+  /// that says why. Errors: those of the group; kDataLoss.
+  Result<std::optional<CheckpointMeta>> load_newest(const std::string& fingerprint,
+                                                    std::span<const StatePart> state);
 
   /// Whether the last error of `save` came from the group, so that this rank cannot go on.
   bool is_group_error() const { return is_group_error_; }
@@ -55,15 +59,17 @@ class Checkpoints {
  private:
   std::filesystem::path path_of(int64_t step) const;
   Status prepare(const std::filesystem::path& temporary);
-  Status publish(const CheckpointMeta& meta, const std::filesystem::path& temporary,
-                 std::span<const float> digests, size_t size);
+  Status publish(const std::filesystem::path& temporary, std::span<const float> digests);
   void remove_old();
   Status agree(const Status& mine);
-  Result<CheckpointMeta> load(int64_t step, const std::string& fingerprint, const TrainState& state);
+  Result<CheckpointMeta> load(int64_t step, const std::string& fingerprint, std::span<const StatePart> state);
 
   std::filesystem::path folder_;
   int64_t keep_;
   collective::Group& group_;
+  const model::ParameterLayout& layout_;
+  CheckpointMeta meta_;  // of the one that is being written
+  std::unique_ptr<ShardWriter> writer_;
   bool is_group_error_ = false;
 };
 

@@ -16,34 +16,60 @@ namespace {
 
 namespace fs = std::filesystem;
 
+const model::ParameterLayout& layout() {
+  static const model::ParameterLayout layout({.vocab_size = 7,
+                                              .hidden_size = 4,
+                                              .intermediate_size = 3,
+                                              .num_hidden_layers = 2,
+                                              .num_attention_heads = 1,
+                                              .num_key_value_heads = 1,
+                                              .head_dim = 4});
+  return layout;
+}
+
 /// What one rank would hold after `step`: every number tells its place and the step.
 struct Numbers {
-  Numbers(size_t size, collective::Group& group, float step)
-      : shard(collective::shard_of(size, group.rank(), group.world_size())),
-        params(size),
-        m(shard.size()),
-        v(shard.size()) {
-    std::iota(params.begin(), params.end(), 1000 * step);
-    std::iota(m.begin(), m.end(), 1000 * step + static_cast<float>(shard.begin) + 0.25f);
-    std::iota(v.begin(), v.end(), 1000 * step + static_cast<float>(shard.begin) + 0.5f);
+  Numbers(collective::Group& group, float step)
+      : parts(owned_parts(layout(), group.rank(), group.world_size())),
+        weights(parts.back().at + parts.back().size()),
+        m(weights.size()),
+        v(weights.size()) {
+    for (const Owned& part : parts) {
+      for (int64_t i = part.begin; i < part.end; ++i) {
+        const auto at = part.at + static_cast<size_t>(i - part.begin);
+        weights[at] = 1000 * step + static_cast<float>(i);
+        m[at] = weights[at] + 0.25f, v[at] = weights[at] + 0.5f;
+      }
+    }
   }
-  TrainState state() { return {.params = params, .m = m, .v = v}; }
+  std::vector<StatePart> state() {
+    std::vector<StatePart> state;
+    const auto take = [](std::vector<float>& all, const Owned& part) {
+      return std::span(all).subspan(part.at, part.size());
+    };
+    for (const Owned& part : parts)
+      state.push_back({part.begin, take(weights, part), take(m, part), take(v, part)});
+    return state;
+  }
   bool operator==(const Numbers& other) const {
-    return params == other.params && m == other.m && v == other.v;
+    return weights == other.weights && m == other.m && v == other.v;
   }
 
-  collective::Shard shard;
-  std::vector<float> params, m, v;
+  std::vector<Owned> parts;
+  std::vector<float> weights, m, v;
 };
 
-constexpr size_t kSize = 101;
+Status save(Checkpoints& checkpoints, const CheckpointMeta& meta, Numbers& numbers) {
+  TH_RETURN_IF_ERROR(checkpoints.begin(meta, numbers.state()));
+  checkpoints.wait_part(0);
+  return checkpoints.finish();
+}
 
 bool save_steps(const fs::path& folder, collective::Group& group, std::initializer_list<int64_t> steps) {
-  Checkpoints checkpoints(folder, 2, group);
+  Checkpoints checkpoints(folder, 2, group, layout());
   for (int64_t step : steps) {
-    if (!checkpoints.save({step, 4 * step, 9.f, 5.f, "print"},
-                          Numbers(kSize, group, static_cast<float>(step)).state()))
-      return false;
+    Numbers numbers(group, static_cast<float>(step));
+    if (!save(checkpoints, {step, 4 * step, 9.f, 5.f, "print"}, numbers)) return false;
   }
   return true;
 }
@@ -51,12 +77,12 @@ bool save_steps(const fs::path& folder, collective::Group& group, std::initializ
 /// The step that is loaded, checked number by number; -1: none, -2: wrong numbers or an error.
 int64_t loaded_step(const fs::path& folder, collective::Group& group,
                     const std::string& fingerprint = "print") {
-  Numbers numbers(kSize, group, 0);
-  auto meta = Checkpoints(folder, 2, group).load_newest(fingerprint, numbers.state());
+  Numbers numbers(group, 0);
+  auto meta = Checkpoints(folder, 2, group, layout()).load_newest(fingerprint, numbers.state());
   if (!meta) return -2;
   if (!*meta) return -1;
   const CheckpointMeta want = {(*meta)->step, 4 * (*meta)->step, 9.f, 5.f, "print"};
-  return **meta == want && numbers == Numbers(kSize, group, static_cast<float>(want.step)) ? want.step : -2;
+  return **meta == want && numbers == Numbers(group, static_cast<float>(want.step)) ? want.step : -2;
 }
 
 TEST(Checkpoint, KeepsTheNewestAndLoadsThemAtAnyWorldSize) {
@@ -85,7 +111,7 @@ TEST(Checkpoint, ADamagedOneIsPassedOver) {
       [](const fs::path& step) { fs::remove(step / "shard-00000.bin"); },
       [](const fs::path& step) { fs::remove(step / "manifest.json"); },
       [](const fs::path& step) { std::ofstream(step / "manifest.json") << "{"; },
-      [](const fs::path& step) { std::ofstream(step / "manifest.json") << "{\"version\":2}"; },
+      [](const fs::path& step) { std::ofstream(step / "manifest.json") << "{\"version\":1}"; },
       [](const fs::path& step) { fs::rename(step, step.string() + ".tmp"); },
   };
   for (size_t i = 0; i < damages.size(); ++i) {
@@ -121,13 +147,13 @@ TEST(Checkpoint, AFullDiskLeavesTheOldOne) {
   if (mount("tmpfs", folder.path().c_str(), "tmpfs", 0, "size=64k") != 0)
     GTEST_SKIP() << "mounting a tmpfs wants root";
   collective::Group alone;
-  const size_t size = 3000;  // 36 KB a checkpoint: the second has no room beside the first
-  Checkpoints checkpoints(folder.path(), 2, alone);
-  Numbers numbers(size, alone, 1);
-  EXPECT_TRUE(checkpoints.save({1, 4 * 1, 9.f, 5.f, "print"}, numbers.state()).has_value());
-  const Status full = checkpoints.save({2, 4 * 2, 9.f, 5.f, "print"}, numbers.state());
+  Checkpoints checkpoints(folder.path(), 2, alone, layout());
+  Numbers numbers(alone, 1);
+  EXPECT_TRUE(save(checkpoints, {1, 4 * 1, 9.f, 5.f, "print"}, numbers).has_value());
+  std::ofstream(folder.path() / "filler") << std::string(64 << 10, 'x');  // no room for a second one
+  const Status full = save(checkpoints, {2, 4 * 2, 9.f, 5.f, "print"}, numbers);
   EXPECT_EQ(full.error().code, Code::kNoSpace);
-  Numbers loaded(size, alone, 0);
+  Numbers loaded(alone, 0);
   auto meta = checkpoints.load_newest("print", loaded.state());
   EXPECT_EQ(meta.value().value().step, 1);
   EXPECT_TRUE(loaded == numbers);

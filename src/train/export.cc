@@ -13,14 +13,14 @@ Status write_json(const std::filesystem::path& path, const Json& json) {
   return write_file_durable(path, json.dump(2) + "\n");
 }
 
-Status write_all(const std::filesystem::path& folder, const model::LlamaConfig& config,
+Status write_all(const std::filesystem::path& folder, const model::ModelConfig& config,
                  std::span<const float> params, const model::Tokenizer& tokenizer) {
   const model::ParameterLayout layout(config);
   std::vector<model::F32Tensor> tensors;
   for (const model::Parameter& p : layout.parameters)
     tensors.push_back({p.name, p.shape, params.subspan(p.offset, p.size)});
   const int32_t end = tokenizer.end_of_text().value();
-  TH_RETURN_IF_ERROR(write_file_durable(folder / "config.json", model::llama_config_json(config)));
+  TH_RETURN_IF_ERROR(write_file_durable(folder / "config.json", model::model_config_json(config)));
   TH_RETURN_IF_ERROR(
       write_json(folder / "generation_config.json", {{"bos_token_id", end}, {"eos_token_id", end}}));
   const model::TokenizerFile file = tokenizer.file();
@@ -38,7 +38,7 @@ Status write_all(const std::filesystem::path& folder, const model::LlamaConfig& 
 
 }  // namespace
 
-Status export_model(const std::filesystem::path& folder, const model::LlamaConfig& config,
+Status export_model(const std::filesystem::path& folder, const model::ModelConfig& config,
                     std::span<const float> params, const model::Tokenizer& tokenizer) {
   const std::filesystem::path temporary = folder.string() + ".tmp";
   std::error_code error;

@@ -20,12 +20,25 @@ Status need(bool good, const Config& section, const char* key, std::string_view 
 
 Status read_model(const Config& train, Recipe& recipe) {
   TH_TRY(Config section,
-         train.map("model", {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                             "num_key_value_heads", "rope_theta", "tie_word_embeddings", "vocab_size"}));
-  model::LlamaConfig& model = recipe.model;
+         train.map("model",
+                   {"family", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                    "num_key_value_heads", "rope_theta", "tie_word_embeddings", "vocab_size"}));
+  model::ModelConfig& model = recipe.model;
+  TH_TRY(const std::string family, section.string("family", "llama"));
+  TH_RETURN_IF_ERROR(
+      need(family == "llama" || family == "gpt2", section, "family", "want 'llama' or 'gpt2'"));
+  if (family == "gpt2") {
+    model.family = model::Family::kGpt2, model.norm_eps = 1e-5;
+    for (const char* key : {"num_key_value_heads", "rope_theta", "tie_word_embeddings"})
+      TH_RETURN_IF_ERROR(need(!section.has(key), section, key, "GPT-2 has none"));
+  }
   const IntRange size = {.min = 1, .max = 1 << 20};
   TH_TRY(model.hidden_size, section.integer("hidden_size", size));
-  TH_TRY(model.intermediate_size, section.integer("intermediate_size", size));
+  if (family == "gpt2") {
+    TH_TRY(model.intermediate_size, section.integer_or("intermediate_size", 4 * model.hidden_size, size));
+  } else {
+    TH_TRY(model.intermediate_size, section.integer("intermediate_size", size));
+  }
   TH_TRY(model.num_hidden_layers, section.integer("num_hidden_layers", {.min = 1, .max = 1024}));
   TH_TRY(model.num_attention_heads, section.integer("num_attention_heads", size));
   TH_TRY(model.num_key_value_heads,
@@ -38,7 +51,7 @@ Status read_model(const Config& train, Recipe& recipe) {
   model.max_position_embeddings = recipe.seq;
   TH_TRY(recipe.vocab_size, section.integer_or("vocab_size", 0, {.min = 1, .max = 1'000'000}));
   model.vocab_size = recipe.vocab_size > 0 ? recipe.vocab_size : recipe.data.vocab_size;
-  if (Status status = model::check_llama_config(model); !status)
+  if (Status status = model::check_model_config(model); !status)
     return train.bad("model", status.error().message);
   return {};
 }
@@ -62,23 +75,30 @@ Status read_data(const Config& train, DataOptions& data) {
 }
 
 Status read_optimizer(const Config& train, OptimizerOptions& o) {
-  TH_TRY(Config section, train.map("optimizer", {"lr", "beta1", "beta2", "weight_decay", "clip", "warmup",
-                                                 "schedule", "min_lr_share"}));
+  TH_TRY(Config section, train.map("optimizer", {"lr", "beta1", "beta2", "epsilon", "weight_decay", "clip",
+                                                 "warmup", "schedule", "min_lr_share", "decay_share"}));
   TH_TRY(o.lr, section.number("lr"));
   TH_TRY(o.beta1, section.number_or("beta1", o.beta1));
   TH_TRY(o.beta2, section.number_or("beta2", o.beta2));
+  TH_TRY(o.epsilon, section.number_or("epsilon", o.epsilon));
   TH_TRY(o.weight_decay, section.number_or("weight_decay", o.weight_decay));
   TH_TRY(o.clip, section.number_or("clip", o.clip));
   TH_TRY(o.warmup, section.integer_or("warmup", o.warmup, {.min = 0, .max = kMaxSteps}));
   TH_TRY(o.min_lr_share, section.number_or("min_lr_share", o.min_lr_share));
   TH_TRY(std::string schedule, section.string("schedule", "cosine"));
-  TH_RETURN_IF_ERROR(need(schedule == "cosine", section, "schedule", "want 'cosine'"));
+  auto parsed = parse_schedule(schedule);
+  if (!parsed) return section.bad("schedule", parsed.error().message);
+  o.schedule = *parsed;
+  TH_TRY(o.decay_share, section.number_or("decay_share", o.decay_share));
+  TH_RETURN_IF_ERROR(
+      need(o.decay_share > 0 && o.decay_share <= 1, section, "decay_share", "want above 0, at most 1"));
+  TH_RETURN_IF_ERROR(need(o.epsilon > 0 && o.epsilon < 1, section, "epsilon", "want above 0, below 1"));
   TH_RETURN_IF_ERROR(need(o.lr > 0 && o.lr <= 1, section, "lr", "want a number above 0, at most 1"));
   TH_RETURN_IF_ERROR(need(o.beta1 >= 0 && o.beta1 < 1, section, "beta1", "want a number from 0 to below 1"));
   TH_RETURN_IF_ERROR(need(o.beta2 >= 0 && o.beta2 < 1, section, "beta2", "want a number from 0 to below 1"));
   TH_RETURN_IF_ERROR(
       need(o.weight_decay >= 0 && o.weight_decay <= 10, section, "weight_decay", "want 0 to 10"));
-  TH_RETURN_IF_ERROR(need(o.clip > 0, section, "clip", "want a number above 0"));
+  TH_RETURN_IF_ERROR(need(o.clip >= 0, section, "clip", "want a number above 0, or 0 for none"));
   return need(o.min_lr_share >= 0 && o.min_lr_share <= 1, section, "min_lr_share", "want 0 to 1");
 }
 
@@ -100,6 +120,29 @@ Status read_checkpoint(const Config& train, CheckpointOptions& o) {
   return place ? Status() : section.bad("store", place.error().message);
 }
 
+Status read_zero(const Config& train, Recipe& recipe) {
+  TH_TRY(Config section, train.map("zero", {"stage", "offload", "memory_limit"}));
+  TH_TRY(recipe.zero_stage, section.integer_or("stage", recipe.zero_stage, {.min = 0, .max = 3}));
+  TH_TRY(const std::string offload, section.string("offload", ""));
+  recipe.offload = offload;
+  TH_RETURN_IF_ERROR(need(offload.empty() || recipe.zero_stage > 0, section, "offload",
+                          "is for what is cut over the ranks, so for stage 1 to 3"));
+  TH_TRY(const std::string limit, section.string("memory_limit", ""));
+  if (limit.empty()) return {};
+  auto bytes = parse_bytes(limit);
+  if (!bytes) return section.bad("memory_limit", bytes.error().message);
+  recipe.memory_limit_bytes = *bytes;
+  return {};
+}
+
+Status read_recompute(const Config& train, Recipe& recipe) {
+  TH_TRY(const std::string text, train.string("recompute", "none"));
+  if (text == "selective") recipe.recompute = model::Recompute::kSelective;
+  if (text == "full") recipe.recompute = model::Recompute::kFull;
+  return need(text == "none" || text == "selective" || text == "full", train, "recompute",
+              "want 'none', 'selective' or 'full'");
+}
+
 Status read_train(const Config& train, Recipe& recipe) {
   TH_TRY(recipe.steps, train.integer("steps", {.min = 1, .max = kMaxSteps}));
   TH_TRY(recipe.batch, train.integer_or("batch", recipe.batch, {.min = 1, .max = 1 << 20}));
@@ -107,7 +150,13 @@ Status read_train(const Config& train, Recipe& recipe) {
   TH_TRY(int64_t seed, train.integer_or("seed", 1, {.min = 0}));
   recipe.seed = static_cast<uint64_t>(seed);
   TH_TRY(std::string dtype, train.string("dtype", "float32"));
-  TH_RETURN_IF_ERROR(need(dtype == "float32", train, "dtype", "want 'float32'"));
+  auto parsed = parse_dtype(dtype);
+  if (!parsed) return train.bad("dtype", parsed.error().message);
+  recipe.dtype = *parsed;
+  TH_TRY(recipe.micro_batches,
+         train.integer_or("micro_batches", recipe.micro_batches, {.min = 1, .max = 1 << 20}));
+  TH_RETURN_IF_ERROR(read_recompute(train, recipe));
+  if (train.has("zero")) TH_RETURN_IF_ERROR(read_zero(train, recipe));
   TH_RETURN_IF_ERROR(read_data(train, recipe.data));
   TH_RETURN_IF_ERROR(read_model(train, recipe));
   TH_RETURN_IF_ERROR(read_optimizer(train, recipe.optimizer));
@@ -133,8 +182,8 @@ Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& 
   recipe.folder = file.parent_path();
   TH_TRY(recipe.name, root.string("name"));
   TH_TRY(recipe.stage, root.string_map("stage"));
-  TH_TRY(Config train, root.map("train", {"model", "data", "optimizer", "checkpoint", "steps", "batch", "seq",
-                                          "seed", "dtype"}));
+  TH_TRY(Config train, root.map("train", {"model", "data", "optimizer", "checkpoint", "steps", "batch",
+                                          "micro_batches", "seq", "seed", "dtype", "recompute", "zero"}));
   TH_RETURN_IF_ERROR(read_train(train, recipe));
   return recipe;
 }

@@ -10,43 +10,40 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "model/config.h"
+#include "train/engine.h"
 
 namespace th::train {
 
 struct DataOptions {
-  std::string text;  // path in the job's folder; empty: `set`
-  std::string set;   // NAME or NAME@VERSION of a data set, in data/NAME of the job's folder
+  std::string text = {};  // path in the job's folder; empty: `set`
+  std::string set = {};   // NAME or NAME@VERSION of a data set, in data/NAME of the job's folder
   int32_t vocab_size = 2048;
   double validation_share = 0.02;  // of each block of the text
-};
-
-struct OptimizerOptions {
-  double lr = 1e-3;
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double weight_decay = 0.1;
-  double clip = 1.0;          // global norm of the gradient
-  int64_t warmup = 0;         // steps
-  double min_lr_share = 0.1;  // of lr, at the end of the cosine
 };
 
 struct CheckpointOptions {
   int64_t every = 50;  // steps; 0: none
   int64_t keep = 2;
-  std::string store;                     // "az://CONTAINER/PREFIX", "%j" in it for the job's id; empty: none
+  std::string store = {};                // "az://CONTAINER/PREFIX", "%j" in it for the job's id; empty: none
   int64_t store_wait_ns = 10 * kMinute;  // how long the end of a run waits for the last upload
 };
 
 struct Recipe {
   std::string name;
-  model::LlamaConfig model;  // vocab_size is set once the tokenizer is known
+  model::ModelConfig model;  // vocab_size is set once the tokenizer is known
   int32_t vocab_size = 0;    // of the model; 0: the tokenizer's
   DataOptions data;
   OptimizerOptions optimizer;
   CheckpointOptions checkpoint;
   int64_t steps = 0;
-  int64_t batch = 1;  // sequences a rank and step
-  int64_t seq = 128;  // tokens a sequence
+  int64_t batch = 1;          // sequences a rank and micro-batch
+  int64_t micro_batches = 1;  // a step, their gradients summed up
+  Dtype dtype = Dtype::kFloat32;
+  model::Recompute recompute = model::Recompute::kNone;
+  int zero_stage = 1;
+  std::filesystem::path offload;   // folder; empty: none
+  int64_t memory_limit_bytes = 0;  // of a rank; 0: none
+  int64_t seq = 128;               // tokens a sequence
   uint64_t seed = 1;
   std::vector<std::pair<std::string, std::string>>
       stage;                     // path in the job's folder → path beside the recipe

@@ -59,7 +59,7 @@ TEST(Recipe, NamesWhatIsWrong) {
   has(error_with("hidden_size: 16", "hidden_size: big"), "hidden_size");
   has(error_with("hidden_size: 16", "hidden_size: 17"), "num_attention_heads: does not divide hidden_size");
   has(error_with("lr: 0.01", "lr: -1"), "lr: want a number above 0");
-  has(error_with("lr: 0.01", "lr: 0.01, schedule: linear"), "want 'cosine'");
+  has(error_with("lr: 0.01", "lr: 0.01, schedule: step"), "want 'cosine'");
   has(error_with("steps: 5", "steps: 0"), "steps");
   has(error_with("steps: 5", "stepz: 5"), "did you mean 'steps'");
   has(error_with("steps: 5", "steps: 5\n  dtype: float16"), "want 'float32'");
@@ -90,6 +90,12 @@ TEST(Schedule, WarmsUpAndFollowsHalfACosine) {
   EXPECT_DOUBLE_EQ(learning_rate(options, 60, 110), 0.55);  // half way: the mean of 1 and 0.1
   EXPECT_NEAR(learning_rate(options, 110, 110), 0.1, 1e-12);
   EXPECT_DOUBLE_EQ(learning_rate({.lr = 1, .min_lr_share = 1}, 1, 10), 1);  // no warm-up
+  const OptimizerOptions linear = {.lr = 1, .min_lr_share = 0, .schedule = Schedule::kLinear};
+  EXPECT_DOUBLE_EQ(learning_rate(linear, 25, 100), 0.75);
+  const OptimizerOptions wsd = {.lr = 1, .min_lr_share = 0.5, .schedule = Schedule::kWsd, .decay_share = 0.2};
+  EXPECT_DOUBLE_EQ(learning_rate(wsd, 80, 100), 1);
+  EXPECT_DOUBLE_EQ(learning_rate(wsd, 90, 100), 0.75);  // half way of the last fifth
+  EXPECT_DOUBLE_EQ(learning_rate(wsd, 100, 100), 0.5);
 }
 
 TEST(Bigram, AgreesWithTheFormulaByHand) {
@@ -151,8 +157,8 @@ TEST(SequenceOrder, AnEpochVisitsEachStretchOnce) {
 }
 
 // AdamW in double, from Loshchilov & Hutter 2019, algorithm 2, with clipping by the global norm.
-std::vector<double> plain_adamw(std::vector<double> params, size_t decayed, const OptimizerOptions& o,
-                                int steps) {
+std::vector<double> plain_adamw(std::vector<double> params, const std::vector<bool>& decays,
+                                const OptimizerOptions& o, int steps) {
   const size_t n = params.size();
   std::vector<double> m(n), v(n);
   for (int t = 1; t <= steps; ++t) {
@@ -165,42 +171,139 @@ std::vector<double> plain_adamw(std::vector<double> params, size_t decayed, cons
       v[i] = o.beta2 * v[i] + (1 - o.beta2) * g * g;
       const double update =
           m[i] / (1 - std::pow(o.beta1, t)) / (std::sqrt(v[i] / (1 - std::pow(o.beta2, t))) + 1e-8);
-      params[i] -= o.lr * (update + (i < decayed ? o.weight_decay * params[i] : 0));
+      params[i] -= o.lr * (update + (decays[i] ? o.weight_decay * params[i] : 0));
     }
   }
   return params;
 }
 
-TEST(Zero, IsPlainAdamWForAnyNumberOfRanks) {
-  constexpr size_t kSize = 1003, kDecayed = 700;
+const model::ModelConfig kTiny = {.vocab_size = 37,
+                                  .hidden_size = 8,
+                                  .intermediate_size = 12,
+                                  .num_hidden_layers = 3,
+                                  .num_attention_heads = 2,
+                                  .num_key_value_heads = 1,
+                                  .head_dim = 4,
+                                  .max_position_embeddings = 16};
+
+/// One step whose gradient are the weights themselves, of |weights|²/2.
+template <class T>
+Result<StepStats> step_downhill(Zero<T>& zero, const model::ParameterLayout& layout, double lr,
+                                int64_t step) {
+  zero.begin_step(1);
+  zero.begin_micro_batch(0);
+  for (int unit = static_cast<int>(layout.units.size()) - 1; unit >= 0; --unit) {
+    TH_TRY(const T* weights, zero.acquire(unit));
+    TH_TRY(auto gradients, zero.gradients(unit));
+    for (int64_t i = 0; i < layout.units[static_cast<size_t>(unit)].size; ++i) {
+      const float value = to_float(weights[i]) * zero.scale();
+      if constexpr (std::is_same_v<T, float>) gradients.values[i] = value;
+      if constexpr (std::is_same_v<T, Bf16>) gradients.values[i] = to_bf16(value);
+    }
+    zero.release(unit);
+    TH_RETURN_IF_ERROR(zero.finish(unit));
+  }
+  return zero.update(1.f, lr, step);
+}
+
+/// Weights i ↦ (i mod 17 - 8)/8, which are exact in bfloat16 too.
+float start_at(int64_t i) { return static_cast<float>(i % 17 - 8) / 8; }
+
+template <class T>
+Result<std::vector<float>> go_downhill(collective::Group& group, const ZeroOptions& options, int steps) {
+  const model::ParameterLayout layout(kTiny);
+  TH_TRY(auto zero, Zero<T>::create(group, layout, options, 1));
+  for (const StatePart& part : zero->state()) {
+    for (size_t i = 0; i < part.weights.size(); ++i)
+      part.weights[i] = start_at(part.begin + static_cast<int64_t>(i));
+  }
+  TH_RETURN_IF_ERROR(zero->reload());
+  for (int step = 1; step <= steps; ++step)
+    TH_RETURN_IF_ERROR(step_downhill(*zero, layout, options.optimizer.lr, step));
+  return zero->gather_weights();
+}
+
+TEST(Zero, IsPlainAdamWForAnyStageAndNumberOfRanks) {
   constexpr int kSteps = 20;
-  const OptimizerOptions options = {.lr = 0.01, .weight_decay = 0.1, .clip = 5};
-  std::vector<float> start(kSize);
-  for (size_t i = 0; i < kSize; ++i) start[i] = static_cast<float>(static_cast<int>(i % 17) - 8) / 8;
-  const std::vector<double> expected = plain_adamw({start.begin(), start.end()}, kDecayed, options, kSteps);
-  for (int world : {1, 2, 4}) {
-    EXPECT_TRUE(run_gang(world, [&](collective::Group& group) {
-      std::vector<float> params = start;
-      ZeroOptimizer optimizer(group, kSize, kDecayed, options);
-      for (int step = 1; step <= kSteps; ++step) {
-        std::vector<float> grads = params;
-        for (float& g : grads) g /= static_cast<float>(world);
-        if (!optimizer.update(params, grads, 1.f, options.lr, step)) return false;
+  const OptimizerOptions optimizer = {.lr = 0.01, .weight_decay = 0.1, .clip = 5};
+  const model::ParameterLayout layout(kTiny);
+  std::vector<double> start;
+  for (int64_t i = 0; i < layout.size; ++i) start.push_back(start_at(i));
+  std::vector<bool> decays;
+  for (const model::Unit& unit : layout.units) {
+    for (int64_t i = 0; i < unit.size; ++i) decays.push_back(i < unit.decayed_size);
+  }
+  const std::vector<double> expected = plain_adamw(start, decays, optimizer, kSteps);
+  TemporaryFolder folder;
+  for (int stage = 0; stage <= 3; ++stage) {
+    for (int world : {1, 2, 3}) {
+      for (bool offload : {false, true}) {
+        EXPECT_TRUE(run_gang(world,
+                             [&](collective::Group& group) {
+                               const ZeroOptions options{stage, optimizer, offload ? folder.path() : ""};
+                               const auto weights = go_downhill<float>(group, options, kSteps);
+                               if (!weights) return false;
+                               for (size_t i = 0; i < expected.size(); ++i) {
+                                 if (std::abs((*weights)[i] - expected[i]) > 1e-5) return false;
+                               }
+                               return true;
+                             }))
+            << stage << " " << world << " " << offload;
       }
-      for (size_t i = 0; i < kSize; ++i) {
-        if (std::abs(params[i] - expected[i]) > 1e-5) return false;
+    }
+  }
+}
+
+TEST(Zero, EachStageGivesTheSameInBf16) {
+  const OptimizerOptions optimizer = {.lr = 0.01, .weight_decay = 0.1, .clip = 0};
+  for (int world : {1, 2}) {
+    EXPECT_TRUE(run_gang(world, [&](collective::Group& group) {
+      const auto first = go_downhill<Bf16>(group, {0, optimizer}, 10);
+      for (int stage = 1; stage <= 3; ++stage) {
+        const auto other = go_downhill<Bf16>(group, {stage, optimizer}, 10);
+        if (!first || !other || *first != *other) return false;
       }
       return true;
     })) << world;
   }
 }
 
-TEST(Zero, AGradientThatIsNotFiniteIsAnErrorAndChangesNothing) {
+// Table 1 of the paper, for n parameters on 3 ranks: 16 n, (4 + 12/3) n, (2 + 14/3) n, 16/3 n.
+TEST(Zero, ModelStateIsThatOfThePaper) {
+  EXPECT_TRUE(run_gang(3, [&](collective::Group& group) {
+    const model::ParameterLayout layout(kTiny);
+    const auto n = static_cast<double>(layout.size);
+    const double want[] = {16 * n, 8 * n, (2 + 14.0 / 3) * n, 16.0 / 3 * n};
+    for (int stage = 0; stage <= 3; ++stage) {
+      auto zero = Zero<Bf16>::create(group, layout, {.stage = stage, .optimizer = {}}, 1);
+      if (!zero || std::abs(static_cast<double>((*zero)->model_state_bytes()) / want[stage] - 1) > 0.05)
+        return false;
+    }
+    return true;
+  }));
+}
+
+TEST(Zero, ANumberThatIsNotFiniteIsNamedAndChangesNothing) {
   EXPECT_TRUE(run_gang(2, [](collective::Group& group) {
-    ZeroOptimizer optimizer(group, 4, 4, {});
-    std::vector<float> params = {1, 2, 3, 4}, grads = {0, 0, 0, group.rank() == 1 ? NAN : 0};
-    auto stats = optimizer.update(params, grads, 1.f, 0.1, 1);
-    return !stats && stats.error().code == Code::kInternal && params == std::vector<float>{1, 2, 3, 4};
+    const model::ParameterLayout layout(kTiny);
+    auto zero = Zero<float>::create(group, layout, {.stage = 2, .optimizer = {}}, 1).value();
+    const std::vector<float> before = zero->gather_weights().value();
+    const int64_t bad = layout.layers[1].down + 95;  // the second rank's
+    zero->begin_step(1);
+    zero->begin_micro_batch(0);
+    for (int unit = 3; unit >= 0; --unit) {
+      const model::Unit& at = layout.units[static_cast<size_t>(unit)];
+      auto gradients = zero->gradients(unit).value();
+      std::fill_n(gradients.values, at.size, 0.f);
+      if (group.rank() == 1 && bad >= at.offset && bad < at.offset + at.size)
+        gradients.values[bad - at.offset] = NAN;
+      if (!zero->finish(unit)) return false;
+    }
+    const auto stats = zero->update(1.f, 0.1, 7);
+    return !stats && stats.error().code == Code::kInternal && stats.error().message.find("step 7: ") == 0 &&
+           stats.error().message.find("gradient of model.layers.1.mlp.down_proj.weight (rank 1)") !=
+               std::string::npos &&
+           zero->gather_weights().value() == before;
   }));
 }
 

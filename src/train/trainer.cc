@@ -19,14 +19,13 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "model/bpe_trainer.h"
-#include "model/llama.h"
 #include "train/bigram.h"
 #include "train/checkpoint.h"
 #include "train/dataset.h"
+#include "train/engine.h"
 #include "train/export.h"
 #include "train/metrics.h"
 #include "train/store.h"
-#include "train/zero.h"
 
 namespace th::train {
 namespace {
@@ -74,11 +73,7 @@ void flush_denormals() {
 class Trainer {
  public:
   Trainer(const Recipe& recipe, collective::Group& group, const TrainOptions& options)
-      : recipe_(recipe),
-        group_(group),
-        options_(options),
-        metrics_(is_first() ? options.metrics_file : ""),
-        checkpoints_(options.job_folder / "checkpoints", recipe.checkpoint.keep, group) {}
+      : recipe_(recipe), group_(group), options_(options), metrics_(is_first() ? options.metrics_file : "") {}
 
   Result<TrainResult> run() {
     TH_RETURN_IF_ERROR(load_data());
@@ -99,8 +94,8 @@ class Trainer {
 
  private:
   bool is_first() const { return group_.rank() == 0; }
-  int64_t global_batch() const { return recipe_.batch * group_.world_size(); }
-  TrainState state() { return {.params = params_, .m = optimizer_->m(), .v = optimizer_->v()}; }
+  int64_t rank_batch() const { return recipe_.batch * recipe_.micro_batches; }  // sequences of a step
+  int64_t global_batch() const { return rank_batch() * group_.world_size(); }
 
   Status load_data() {
     if (!recipe_.data.set.empty()) return load_data_set();
@@ -130,19 +125,25 @@ class Trainer {
   }
 
   Status build_model() {
-    model::LlamaConfig config = recipe_.model;
+    model::ModelConfig config = recipe_.model;
     TH_TRY(config.vocab_size, fit_vocabulary(recipe_.vocab_size, *tokenizer_));
     config.bos_token_id = config.eos_token_id = tokenizer_->end_of_text().value();
-    TH_TRY(llama_, model::Llama::create(config, {.max_batch = recipe_.batch, .max_time = recipe_.seq}));
-    const model::ParameterLayout& layout = llama_->layout();
-    params_.resize(layout.size);
-    grads_.resize(layout.size);
-    model::init_parameters(params_, layout, recipe_.seed);
-    optimizer_.emplace(group_, layout.size, layout.decayed_size, recipe_.optimizer);
-    fingerprint_ = sha256_hex(model::llama_config_json(config) + tokenizer_->file().content);
+    TH_TRY(engine_, make_engine(group_, config,
+                                {.dtype = recipe_.dtype,
+                                 .batch = recipe_.batch,
+                                 .time = recipe_.seq,
+                                 .micro_batches = recipe_.micro_batches,
+                                 .recompute = recipe_.recompute,
+                                 .zero = {recipe_.zero_stage, recipe_.optimizer, recipe_.offload},
+                                 .memory_limit_bytes = recipe_.memory_limit_bytes,
+                                 .seed = recipe_.seed}));
+    checkpoints_.emplace(options_.job_folder / "checkpoints", recipe_.checkpoint.keep, group_,
+                         engine_->layout());
+    engine_->on_update([this](int unit) { checkpoints_->wait_part(unit); });
+    fingerprint_ = sha256_hex(model::model_config_json(config) + tokenizer_->file().content);
     if (is_first()) {
-      say("model: {} parameters; {} ranks, {} tokens a step", layout.size, group_.world_size(),
-          global_batch() * recipe_.seq);
+      say("model: {} parameters in {}; {} ranks, ZeRO stage {}, {} tokens a step", engine_->layout().size,
+          dtype_name(recipe_.dtype), group_.world_size(), recipe_.zero_stage, global_batch() * recipe_.seq);
     }
     return {};
   }
@@ -168,8 +169,10 @@ class Trainer {
   }
 
   Status resume() {
-    TH_TRY(std::optional<CheckpointMeta> meta, checkpoints_.load_newest(fingerprint_, state()));
+    const std::vector<StatePart> state = engine_->state();
+    TH_TRY(std::optional<CheckpointMeta> meta, checkpoints_->load_newest(fingerprint_, state));
     if (!meta) return {};
+    TH_RETURN_IF_ERROR(engine_->reload());
     step_ = std::min(meta->step, recipe_.steps);
     sequences_ = meta->sequences;
     result_.first_loss = meta->first_loss;
@@ -200,8 +203,11 @@ class Trainer {
         report(stats);
         reported_ns = now_ns;
       }
+      if (checkpoints_->is_writing()) TH_RETURN_IF_ERROR(finish_checkpoint());
       const int64_t every = recipe_.checkpoint.every;
-      if (stats.stop || (every > 0 && step_ % every == 0)) TH_RETURN_IF_ERROR(save_checkpoint());
+      const bool is_last = stats.stop || step_ == recipe_.steps;
+      if (stats.stop || (every > 0 && step_ % every == 0)) TH_RETURN_IF_ERROR(begin_checkpoint());
+      if (is_last && checkpoints_->is_writing()) TH_RETURN_IF_ERROR(finish_checkpoint());
       if (stats.stop && step_ < recipe_.steps)
         return fail(Code::kCancelled, fmt::format("stopped after step {}, as it was told to", step_));
     }
@@ -210,13 +216,13 @@ class Trainer {
   }
 
   Result<StepStats> one_step(SequenceStream& stream) {
-    stream.take({group_.rank(), group_.world_size(), recipe_.batch}, tokens_, targets_);
+    stream.take({group_.rank(), group_.world_size(), rank_batch()}, tokens_, targets_);
     sequences_ = stream.position();
-    TH_TRY(float loss, llama_->forward(params_, {tokens_, targets_, recipe_.batch, recipe_.seq}));
-    std::fill(grads_.begin(), grads_.end(), 0.f);
-    llama_->backward(params_, grads_, 1.f / static_cast<float>(group_.world_size()));
-    return optimizer_->update(params_, grads_, loss, learning_rate(recipe_.optimizer, step_, recipe_.steps),
-                              step_, options_.stop != nullptr && options_.stop->load());
+    return engine_->step({.tokens = tokens_,
+                          .targets = targets_,
+                          .learning_rate = learning_rate(recipe_.optimizer, step_, recipe_.steps),
+                          .number = step_,
+                          .wants_stop = options_.stop != nullptr && options_.stop->load()});
   }
 
   void report(const StepStats& stats) {
@@ -234,13 +240,27 @@ class Trainer {
                     {"eta_s", std::round(eta_s * 10) / 10}});
   }
 
-  Status save_checkpoint() {
-    const CheckpointMeta meta = {step_, sequences_, result_.first_loss, result_.last_loss, fingerprint_};
-    Status saved = checkpoints_.save(meta, state());
-    if (!saved && checkpoints_.is_group_error()) return saved;
-    if (!saved) log_warn("no checkpoint at step {}: {}", step_, saved.error().message);
-    if (saved && is_first()) metrics_.write({{"event", "checkpoint"}, {"step", step_}});
-    if (saved && store_) store_->upload(step_);
+  /// It is written while the next step computes, and counts once that has ended.
+  Status begin_checkpoint() {
+    TH_RETURN_IF_ERROR(engine_->sync());
+    return warn_of_checkpoint(checkpoints_->begin(
+        {step_, sequences_, result_.first_loss, result_.last_loss, fingerprint_}, engine_->share()));
+  }
+
+  Status finish_checkpoint() {
+    TH_RETURN_IF_ERROR(engine_->sync());
+    const int64_t step = checkpoints_->step();
+    const Status finished = checkpoints_->finish();
+    if (finished && is_first()) metrics_.write({{"event", "checkpoint"}, {"step", step}});
+    if (finished && store_) store_->upload(step);
+    return warn_of_checkpoint(finished);
+  }
+
+  /// A training goes on without a checkpoint, but not without the others.
+  Status warn_of_checkpoint(const Status& status) {
+    if (status) return {};
+    if (checkpoints_->is_group_error()) return status;
+    log_warn("no checkpoint at step {}: {}", checkpoints_->step(), status.error().message);
     return {};
   }
 
@@ -250,15 +270,16 @@ class Trainer {
     const std::vector<int32_t>& tokens = data_.validation;
     const auto last = static_cast<int64_t>(tokens.size()) - 1;
     std::vector<float> sums = {0, 0};  // nats of the model, bits of the bigram
-    int64_t window = 0;
-    for (int64_t begin = 0; begin < last; begin += recipe_.seq, ++window) {
-      if (window % group_.world_size() != group_.rank()) continue;
+    // As many rounds for every rank, since they may have to bring the weights together.
+    const int64_t all_ranks = recipe_.seq * group_.world_size();
+    for (int64_t first = 0; first < last; first += all_ranks) {
+      const int64_t mine = first + group_.rank() * recipe_.seq, begin = mine < last ? mine : 0;
       const int64_t size = std::min(recipe_.seq, last - begin);
       const std::span<const int32_t> all(tokens);
-      TH_TRY(float loss,
-             llama_->forward(params_, {all.subspan(begin, size), all.subspan(begin + 1, size), 1, size}));
-      sums[0] += loss * static_cast<float>(size);
+      TH_TRY(float loss, engine_->loss(all.subspan(begin, size), all.subspan(begin + 1, size), 1, size));
+      if (mine < last) sums[0] += loss * static_cast<float>(size);
     }
+    TH_RETURN_IF_ERROR(engine_->sync());
     if (is_first())
       sums[1] =
           static_cast<float>(Bigram(data_.train.first(kBigramTokens), tokenizer_->vocab_size()).bits(tokens));
@@ -270,9 +291,10 @@ class Trainer {
   }
 
   Status write_model() {
+    TH_TRY(const std::vector<float> weights, engine_->gather_weights());
     Status status;
     if (is_first()) {
-      status = export_model(options_.job_folder / kModelFolder, llama_->config(), params_, *tokenizer_);
+      status = export_model(options_.job_folder / kModelFolder, engine_->config(), weights, *tokenizer_);
     }
     float failures[] = {status ? 0.f : 1.f};
     TH_RETURN_IF_ERROR(group_.all_reduce(failures));
@@ -297,13 +319,11 @@ class Trainer {
   collective::Group& group_;
   const TrainOptions& options_;
   Metrics metrics_;
-  Checkpoints checkpoints_;
   std::unique_ptr<CheckpointStore> store_;  // rank 0, where the recipe names one
   std::optional<model::Tokenizer> tokenizer_;
   Dataset data_;
-  std::optional<model::Llama> llama_;
-  std::vector<float> params_, grads_;
-  std::optional<ZeroOptimizer> optimizer_;
+  std::unique_ptr<Engine> engine_;
+  std::optional<Checkpoints> checkpoints_;
   std::string fingerprint_;
   std::vector<int32_t> tokens_, targets_;
   int64_t step_ = 0, sequences_ = 0;

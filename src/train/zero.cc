@@ -5,63 +5,332 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numbers>
+#include <type_traits>
 
+#include "base/units.h"
 #include "tensor/cpu/optimizer.h"
 
 namespace th::train {
+namespace {
 
-double learning_rate(const OptimizerOptions& options, int64_t step, int64_t steps) {
-  if (step <= options.warmup)
-    return options.lr * static_cast<double>(step) / static_cast<double>(options.warmup);
-  const auto span = static_cast<double>(std::max<int64_t>(steps - options.warmup, 1));
-  const double progress = std::min(static_cast<double>(step - options.warmup) / span, 1.0);
-  const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * progress));
-  return options.lr * (options.min_lr_share + (1 - options.min_lr_share) * cosine);
+constexpr int kLayerSlots = 3;     // weights of the layer at hand, of the next, and of the one before
+constexpr int kGradientSlots = 2;  // one is computed while the other is on its way
+
+template <class T>
+std::span<const std::byte> bytes_of(std::span<T> values) {
+  return std::as_bytes(values);
 }
 
-ZeroOptimizer::ZeroOptimizer(collective::Group& group, size_t size, size_t decayed_size,
-                             const OptimizerOptions& options)
-    : group_(group),
-      options_(options),
-      shard_(collective::shard_of(size, group.rank(), group.world_size())),
-      decayed_size_(decayed_size),
-      m_(shard_.size()),
-      v_(shard_.size()) {}
+int64_t signed_size(size_t size) { return static_cast<int64_t>(size); }
 
-Result<StepStats> ZeroOptimizer::update(std::span<float> params, std::span<float> grads, float loss,
-                                        double learning_rate, int64_t step, bool wants_stop) {
-  TH_RETURN_IF_ERROR(group_.reduce_scatter(grads));
-  const std::span<float> mine = grads.subspan(shard_.begin, shard_.size());
-  std::array<float, 3> sums = {static_cast<float>(tensor::sum_of_squares(mine)),
-                               loss / static_cast<float>(group_.world_size()), wants_stop ? 1.f : 0.f};
-  TH_RETURN_IF_ERROR(group_.all_reduce(sums));
+}  // namespace
+
+std::vector<Owned> owned_parts(const model::ParameterLayout& layout, int rank, int world_size) {
+  std::vector<Owned> parts;
+  size_t at = 0;
+  for (const model::Unit& unit : layout.units) {
+    const collective::Shard shard = collective::shard_of(static_cast<size_t>(unit.size), rank, world_size);
+    parts.push_back({unit.offset + signed_size(shard.begin), unit.offset + signed_size(shard.end), at});
+    at += shard.size();
+  }
+  return parts;
+}
+
+template <class T>
+Result<std::unique_ptr<Zero<T>>> Zero<T>::create(collective::Group& group,
+                                                 const model::ParameterLayout& layout,
+                                                 const ZeroOptions& options, uint64_t seed) {
+  if (options.stage < 0 || options.stage > 3)
+    return fail(Code::kInvalidArgument, fmt::format("zero: want stage 0 to 3, got {}", options.stage));
+  std::unique_ptr<Zero> zero(new Zero(group, layout, options));
+  TH_RETURN_IF_ERROR(zero->allocate());
+  zero->init(seed);
+  return zero;
+}
+
+template <class T>
+Zero<T>::~Zero() = default;
+
+template <class T>
+Result<Memory> Zero<T>::array(size_t bytes, bool is_cut) const {
+  if (is_cut && !options_.offload.empty()) return Memory::in_file(bytes, options_.offload);
+  return Memory::allocate(bytes);
+}
+
+template <class T>
+Status Zero<T>::allocate() {
+  const int stage = options_.stage;
+  owned_ = stage == 0 ? owned_parts(layout_, 0, 1) : owned_parts(layout_, group_.rank(), group_.world_size());
+  owned_size_ = owned_.back().at + owned_.back().size();
+  const auto all = static_cast<size_t>(layout_.size);
+  TH_TRY(weights_, array((stage < 3 ? all : owned_size_) * sizeof(T), stage == 3));
+  TH_TRY(gradients_, array((stage < 2 ? all : owned_size_) * sizeof(T), stage >= 2));
+  if constexpr (!std::is_same_v<T, float>) {
+    TH_TRY(master_, array(owned_size_ * sizeof(float), stage >= 1));
+  }
+  TH_TRY(m_, array(owned_size_ * sizeof(float), stage >= 1));
+  TH_TRY(v_, array(owned_size_ * sizeof(float), stage >= 1));
+  ready_.assign(layout_.units.size(), CommQueue::kDone);
+  int64_t layer = 0;
+  for (size_t i = 1; i < layout_.units.size(); ++i) layer = std::max(layer, layout_.units[i].size);
+  const auto slots = [&](std::vector<Slot>& into, int layers) -> Status {
+    into.resize(1 + static_cast<size_t>(std::min(layers, num_units() - 1)));
+    for (size_t i = 0; i < into.size(); ++i) {
+      const int64_t size = i == 0 ? layout_.units[0].size : layer;
+      TH_TRY(into[i].memory, Memory::allocate(static_cast<size_t>(size) * sizeof(T)));
+    }
+    return {};
+  };
+  if (stage == 3) TH_RETURN_IF_ERROR(slots(weight_slots_, kLayerSlots));
+  if (stage >= 2) TH_RETURN_IF_ERROR(slots(gradient_slots_, kGradientSlots));
+  return {};
+}
+
+template <class T>
+void Zero<T>::init(uint64_t seed) {
+  std::vector<float> values;
+  for (int i = 0; i < num_units(); ++i) {
+    const bool whole_unit = options_.stage < 3;
+    const int64_t begin = whole_unit ? unit(i).offset : owned(i).begin;
+    values.resize(whole_unit ? static_cast<size_t>(unit(i).size) : owned(i).size());
+    model::init_parameters(values, begin, layout_, seed);
+    const std::span<T> weights = whole_unit ? whole(weights_, i) : own_weights(i);
+    if constexpr (std::is_same_v<T, float>) {
+      std::ranges::copy(values, weights.begin());
+    } else {
+      tensor::convert(weights, std::span<const float>(values));
+      std::copy_n(values.begin() + (owned(i).begin - begin), owned(i).size(), own_master(i).begin());
+      master_.drop(bytes_of(own_master(i)));
+    }
+    if (options_.stage == 3) weights_.drop(bytes_of(own_weights(i)));
+  }
+}
+
+template <class T>
+std::span<T> Zero<T>::whole(const Memory& memory, int index) const {
+  return memory.as<T>().subspan(static_cast<size_t>(unit(index).offset),
+                                static_cast<size_t>(unit(index).size));
+}
+
+template <class T>
+std::span<T> Zero<T>::own_gradients(int index) const {
+  const size_t at = options_.stage < 2 ? static_cast<size_t>(owned(index).begin) : owned(index).at;
+  return gradients_.as<T>().subspan(at, owned(index).size());
+}
+
+template <class T>
+std::span<T> Zero<T>::own_weights(int index) const {
+  const size_t at = options_.stage < 3 ? static_cast<size_t>(owned(index).begin) : owned(index).at;
+  return weights_.as<T>().subspan(at, owned(index).size());
+}
+
+template <class T>
+std::span<float> Zero<T>::own_master(int index) const {
+  if constexpr (std::is_same_v<T, float>) {
+    return own_weights(index);
+  } else {
+    return master_.as<float>().subspan(owned(index).at, owned(index).size());
+  }
+}
+
+template <class T>
+void Zero<T>::begin_step(int64_t of) {
+  micro_batches_ = of;
+  micro_batch_ = 0;
+  offload_bytes_ = 0;
+}
+
+template <class T>
+void Zero<T>::begin_micro_batch(int64_t index) {
+  micro_batch_ = index;
+}
+
+template <class T>
+typename Zero<T>::Slot& Zero<T>::weight_slot(int index) {
+  if (index == 0) return weight_slots_[0];
+  for (size_t i = 1; i < weight_slots_.size(); ++i) {
+    if (weight_slots_[i].unit == index) return weight_slots_[i];
+  }
+  // Of those not in use the one whose unit is farthest: it was used last, or never.
+  Slot* farthest = nullptr;
+  for (size_t i = 1; i < weight_slots_.size(); ++i) {
+    Slot& slot = weight_slots_[i];
+    const auto distance = [&](const Slot& s) { return s.unit < 0 ? num_units() : std::abs(s.unit - index); };
+    if (!slot.in_use && (farthest == nullptr || distance(slot) > distance(*farthest))) farthest = &slot;
+  }
+  TH_CHECK(farthest != nullptr);
+  return *farthest;
+}
+
+/// Begins to bring a unit's weights together, unless that was done.
+template <class T>
+void Zero<T>::fetch(int index) {
+  Slot& slot = weight_slot(index);
+  if (slot.unit == index) return;
+  slot.unit = index;
+  const std::span<T> into = slot.memory.template as<T>().first(static_cast<size_t>(unit(index).size));
+  const std::span<T> own = own_weights(index);
+  weights_.prefetch(bytes_of(own));
+  if (weights_.is_file()) offload_bytes_ += signed_size(own.size_bytes());
+  slot.ready = queue_.submit([this, into, own, first = owned(index).begin - unit(index).offset]() -> Status {
+    std::ranges::copy(own, into.begin() + first);
+    weights_.drop(bytes_of(own));
+    return group_.all_gather(into);
+  });
+}
+
+template <class T>
+Result<const T*> Zero<T>::acquire(int index) {
+  if (options_.stage < 3) {
+    TH_RETURN_IF_ERROR(queue_.wait(ready_[static_cast<size_t>(index)]));
+    return whole(weights_, index).data();
+  }
+  fetch(index);
+  Slot& slot = weight_slot(index);
+  slot.in_use = true;
+  const int next = index >= last_acquired_ ? index + 1 : index - 1;
+  last_acquired_ = index;
+  if (next > 0 && next < num_units() && weight_slots_.size() > 2) fetch(next);
+  TH_RETURN_IF_ERROR(queue_.wait(slot.ready));
+  return slot.memory.template as<T>().data();
+}
+
+template <class T>
+void Zero<T>::release(int index) {
+  if (options_.stage == 3) weight_slot(index).in_use = false;
+}
+
+template <class T>
+typename Zero<T>::Slot& Zero<T>::gradient_slot(int index) {
+  const int layers = static_cast<int>(gradient_slots_.size()) - 1;
+  return gradient_slots_[index == 0 ? 0 : 1 + static_cast<size_t>((index - 1) % layers)];
+}
+
+template <class T>
+Result<typename model::Parameters<T>::Gradients> Zero<T>::gradients(int index) {
+  using To = typename model::Parameters<T>::Gradients;
+  if (options_.stage < 2) {
+    return To{whole(gradients_, index).data(),
+              micro_batch_ == 0 ? tensor::Write::kReplace : tensor::Write::kAdd};
+  }
+  Slot& slot = gradient_slot(index);
+  TH_RETURN_IF_ERROR(queue_.wait(slot.ready));
+  return To{slot.memory.template as<T>().data(), tensor::Write::kReplace};
+}
+
+template <class T>
+Status Zero<T>::finish(int index) {
+  if (options_.stage < 2) {
+    if (micro_batch_ + 1 < micro_batches_) return {};
+    const std::span<T> all = whole(gradients_, index);
+    queue_.submit(
+        [this, all] { return options_.stage == 0 ? group_.all_reduce(all) : group_.reduce_scatter(all); });
+    return {};
+  }
+  Slot& slot = gradient_slot(index);
+  const std::span<T> all = slot.memory.template as<T>().first(static_cast<size_t>(unit(index).size));
+  const std::span<T> own = own_gradients(index);
+  if (gradients_.is_file()) offload_bytes_ += signed_size(own.size_bytes()) * (micro_batch_ == 0 ? 1 : 2);
+  slot.ready = queue_.submit(
+      [this, all, own, first = owned(index).begin - unit(index).offset, add = micro_batch_ > 0]() -> Status {
+        TH_RETURN_IF_ERROR(group_.reduce_scatter(all));
+        const std::span<const T> sum = all.subspan(static_cast<size_t>(first), own.size());
+        if (add) {
+          tensor::add(own, sum);
+        } else {
+          std::ranges::copy(sum, own.begin());
+        }
+        gradients_.drop(bytes_of(own));
+        return {};
+      });
+  return {};
+}
+
+template <class T>
+void Zero<T>::update_unit(int index, double learning_rate, float grad_scale, int64_t step) {
+  const OptimizerOptions& o = options_.optimizer;
+  tensor::AdamWOptions adamw{.learning_rate = static_cast<float>(learning_rate),
+                             .beta1 = static_cast<float>(o.beta1),
+                             .beta2 = static_cast<float>(o.beta2),
+                             .epsilon = static_cast<float>(o.epsilon),
+                             .step = step,
+                             .grad_scale = grad_scale};
+  const std::span<T> weights = own_weights(index), grads = own_gradients(index);
+  const std::span<float> master = own_master(index);
+  const std::span<float> m = m_.as<float>().subspan(owned(index).at, weights.size());
+  const std::span<float> v = v_.as<float>().subspan(owned(index).at, weights.size());
+  // Weight decay is for the matrices, which come first.
+  const int64_t decayed_end = unit(index).offset + unit(index).decayed_size;
+  const auto decayed =
+      static_cast<size_t>(std::clamp(decayed_end, owned(index).begin, owned(index).end) - owned(index).begin);
+  for (size_t begin = 0, end = 0; begin < weights.size(); begin = end) {
+    end = std::min(begin + kWindow, begin < decayed ? decayed : weights.size());
+    adamw.weight_decay = begin < decayed ? static_cast<float>(o.weight_decay) : 0;
+    const auto part = [&](auto span) { return span.subspan(begin, end - begin); };
+    const tensor::AdamWState state{.m = part(m), .v = part(v)};
+    if constexpr (std::is_same_v<T, float>) {
+      tensor::adamw_update(part(weights), part(grads), state, adamw);
+    } else {
+      tensor::adamw_update(part(weights), part(master), part(grads), state, adamw);
+    }
+    if (!m_.is_file()) continue;
+    offload_bytes_ += 2 * signed_size((end - begin) * sizeof(float)) * (master_.bytes() > 0 ? 3 : 2);
+    if (gradients_.is_file()) offload_bytes_ += signed_size((end - begin) * sizeof(T));
+    if (weights_.is_file()) offload_bytes_ += signed_size((end - begin) * sizeof(T));
+    m_.drop(bytes_of(state.m));
+    v_.drop(bytes_of(state.v));
+    master_.drop(bytes_of(part(master)));
+    gradients_.drop(bytes_of(part(grads)));
+    weights_.drop(bytes_of(part(weights)));
+  }
+}
+
+template <class T>
+Result<StepStats> Zero<T>::update(float loss, double learning_rate, int64_t step, bool wants_stop) {
+  TH_RETURN_IF_ERROR(queue_.wait_all());
+  double squares = 0;
+  for (int i = 0; i < num_units(); ++i) {
+    squares += tensor::sum_of_squares(std::span<const T>(own_gradients(i)));
+    gradients_.drop(bytes_of(own_gradients(i)));
+    if (gradients_.is_file()) offload_bytes_ += signed_size(own_gradients(i).size_bytes());
+  }
+  const auto world = static_cast<float>(group_.world_size());
+  if (options_.stage == 0) squares /= world;
+  std::array<float, 3> sums = {static_cast<float>(squares), loss / world, wants_stop ? 1.f : 0.f};
+  TH_RETURN_IF_ERROR(queue_.wait(queue_.submit([&] { return group_.all_reduce(std::span<float>(sums)); })));
   const StepStats stats = {
       .loss = sums[1], .grad_norm = std::sqrt(static_cast<double>(sums[0])), .stop = sums[2] > 0};
   if (!std::isfinite(stats.loss) || !std::isfinite(stats.grad_norm)) {
-    return fail(Code::kInternal,
-                fmt::format("step {}: loss {} and gradient norm {} are not finite; lower optimizer.lr", step,
-                            stats.loss, stats.grad_norm));
+    Result<std::string> text = std::string();
+    TH_RETURN_IF_ERROR(queue_.wait(queue_.submit([&]() -> Status {
+      text = tell_not_finite(loss, stats.grad_norm, step);
+      return text ? Status() : fail(text.error());
+    })));
+    return fail(Code::kInternal, *text);
   }
-  if (stats.grad_norm > options_.clip)
-    tensor::scale(mine, static_cast<float>(options_.clip / stats.grad_norm));
-  tensor::AdamWOptions adamw{.learning_rate = static_cast<float>(learning_rate),
-                             .beta1 = static_cast<float>(options_.beta1),
-                             .beta2 = static_cast<float>(options_.beta2),
-                             .weight_decay = static_cast<float>(options_.weight_decay),
-                             .step = step};
-  const size_t decayed = std::clamp(decayed_size_, shard_.begin, shard_.end) - shard_.begin;
-  auto update_part = [&](size_t begin, size_t end) {
-    tensor::adamw_update(
-        params.subspan(shard_.begin + begin, end - begin), mine.subspan(begin, end - begin),
-        {.m = std::span(m_).subspan(begin, end - begin), .v = std::span(v_).subspan(begin, end - begin)},
-        adamw);
-  };
-  update_part(0, decayed);
-  adamw.weight_decay = 0;
-  update_part(decayed, shard_.size());
-  TH_RETURN_IF_ERROR(group_.all_gather(params));
+  const double clip = options_.optimizer.clip;
+  const bool clips = clip > 0 && stats.grad_norm > clip;
+  const float grad_scale = clips ? static_cast<float>(clip / stats.grad_norm) : 1.0f;
+  for (int i = 0; i < num_units(); ++i) {
+    if (before_update_) before_update_(i);
+    update_unit(i, learning_rate, grad_scale, step);
+    gather_updated(i);
+  }
   return stats;
 }
+
+/// The owner's new weights go to everybody; in stage 3 when they are next wanted.
+template <class T>
+void Zero<T>::gather_updated(int index) {
+  if (options_.stage == 3) {
+    for (Slot& slot : weight_slots_) slot.unit = -1;
+  } else if (options_.stage > 0) {
+    const std::span<T> all = whole(weights_, index);
+    ready_[static_cast<size_t>(index)] = queue_.submit([this, all] { return group_.all_gather(all); });
+  }
+}
+
+template class Zero<float>;
+template class Zero<Bf16>;
 
 }  // namespace th::train

@@ -6,6 +6,7 @@
 
 #include "base/env.h"
 #include "tensor/cpu/attention.h"
+#include "tensor/cpu/gpt2_layers.h"
 #include "tensor/cpu/layers.h"
 #include "tensor/cpu/loss.h"
 #include "tensor/cpu/matmul.h"
@@ -189,13 +190,88 @@ TEST(AdamW, SlicesGiveTheBitsOfTheWhole) {
   EXPECT_EQ(v_parts, v);
 }
 
-TEST(Flat, SumScaleAdd) {
+TEST(Flat, SumAndAdd) {
   Floats x(200000, 0.5f);
   EXPECT_DOUBLE_EQ(sum_of_squares(x), 50000.0);
-  scale(x, 4.0f);
   add(x, Floats(200000, 1.0f));
-  EXPECT_EQ(x.front(), 3.0f);
-  EXPECT_EQ(x.back(), 3.0f);
+  EXPECT_EQ(x.front(), 1.5f);
+  EXPECT_EQ(x.back(), 1.5f);
+}
+
+Floats round_all(Floats values) {
+  for (float& value : values) value = to_float(to_bf16(value));
+  return values;
+}
+
+TEST(Bf16, RoundsToTheNearestEvenOne) {
+  // Eight bits of fraction with the hidden one: between 1 and 1 + 2^-7 lies 1 + 2^-8, a tie.
+  EXPECT_EQ(to_float(to_bf16(1.0f + 0x1p-8f)), 1.0f);
+  EXPECT_EQ(to_float(to_bf16(1.0f + 3 * 0x1p-8f)), 1.0f + 0x1p-6f);
+  EXPECT_EQ(to_float(to_bf16(1.0f + 0x1.1p-8f)), 1.0f + 0x1p-7f);
+  EXPECT_EQ(to_float(to_bf16(3.4e38f)), INFINITY);
+  EXPECT_TRUE(std::isnan(to_float(to_bf16(NAN))));
+}
+
+// The products of bfloat16 are those of float32 on rounded inputs, but for the order of sums.
+TEST(Matmul, InBf16MultipliesRoundedValues) {
+  for (const MatmulDims dims : {MatmulDims{5, 67, 41}, {70, 130, 450}, {1, 8, 3}}) {
+    const Floats inp = random(dims.rows * dims.in, 1), dout = random(dims.rows * dims.out, 2);
+    const Floats weight = round_all(random(dims.out * dims.in, 3));
+    std::vector<Bf16> narrow(weight.size()), dweight(weight.size());
+    convert(std::span(narrow), std::span<const float>(weight));
+    for (const Write write : {Write::kReplace, Write::kAdd}) {
+      Floats out(dout.size(), 1), want_out(dout.size(), 1), dinp(inp.size(), 1), want_dinp(inp.size(), 1);
+      matmul_forward(out.data(), inp.data(), narrow.data(), dims, write);
+      matmul_forward(want_out.data(), round_all(inp).data(), weight.data(), dims, write);
+      expect_near(out, want_out, 1e-3f);
+      matmul_backward_input(dinp.data(), dout.data(), narrow.data(), dims, write);
+      matmul_backward_input(want_dinp.data(), round_all(dout).data(), weight.data(), dims, write);
+      expect_near(dinp, want_dinp, 1e-3f);
+      Floats want(weight.size(), 1), got(weight.size());
+      std::ranges::fill(dweight, to_bf16(1));
+      matmul_backward_weight(dweight.data(), dout.data(), inp.data(), dims, write);
+      matmul_backward_weight(want.data(), round_all(dout).data(), round_all(inp).data(), dims, write);
+      convert(std::span(got), std::span<const Bf16>(dweight));
+      for (size_t i = 0; i < got.size(); ++i)
+        EXPECT_NEAR(got[i], want[i], 0x1p-8 * std::abs(want[i]) + 1e-3) << i;
+    }
+  }
+}
+
+TEST(LayerNorm, HasMeanNoneAndDeviationOne) {
+  // Mean 2, variance 1: (1, 3) become -1 and 1, twice the weight, plus the bias.
+  const Floats inp = {1, 3}, weight = {2, 2}, bias = {10, 20};
+  Floats out(2), mean(1), rstd(1);
+  layernorm_forward(out.data(), {mean.data(), rstd.data()}, inp.data(), {weight.data(), bias.data()}, {1, 2},
+                    0);
+  expect_near(out, {8, 22});
+  expect_near(mean, {2});
+  expect_near(rstd, {1});
+}
+
+TEST(Gelu, IsTheTanhFormula) {
+  const Floats inp = {-3, -1, 0, 0.5f, 2, 30, -30};
+  Floats out(inp.size());
+  gelu_forward(out.data(), inp.data(), {1, 7});
+  for (size_t i = 0; i < inp.size(); ++i) {
+    const double x = inp[i];
+    const double u = std::sqrt(2 / 3.14159265358979) * (x + 0.044715 * x * x * x);
+    EXPECT_NEAR(out[i], 0.5 * x * (1 + std::tanh(u)), 1e-6) << x;
+  }
+}
+
+TEST(AdamW, InBf16UpdatesTheMasterAsFloat32Does) {
+  const Floats start = random(1000, 1), grads = round_all(random(1000, 2));
+  Floats params = start, master = start, m(1000), v(1000), m2(1000), v2(1000);
+  std::vector<Bf16> narrow(1000), narrow_grads(1000);
+  convert(std::span(narrow_grads), std::span<const float>(grads));
+  for (int64_t step = 1; step < 4; ++step) {
+    const AdamWOptions options{.learning_rate = 0.1f, .weight_decay = 0.1f, .step = step, .grad_scale = 0.5f};
+    adamw_update(params, grads, {m, v}, options);
+    adamw_update(narrow, master, narrow_grads, {m2, v2}, options);
+  }
+  EXPECT_EQ(params, master);
+  for (size_t i = 0; i < 1000; ++i) EXPECT_EQ(narrow[i].bits, to_bf16(params[i]).bits);
 }
 
 }  // namespace

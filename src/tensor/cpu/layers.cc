@@ -137,6 +137,16 @@ TH_KERNEL void swiglu_backward_rows(float* dgate_up, const float* dout, const fl
   }
 }
 
+TH_KERNEL void add_wide_row(float* into, const Bf16* row, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) into[i] += to_float(row[i]);
+}
+
+TH_KERNEL void add_row(Bf16* into, const float* row, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) into[i] = to_bf16(to_float(into[i]) + row[i]);
+}
+
 TH_KERNEL void add_row(float* into, const float* row, int64_t width) {
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) into[i] += row[i];
@@ -213,6 +223,29 @@ void embedding_backward(float* dweight, const float* dout, std::span<const int32
   for (size_t r = 0; r < tokens.size(); ++r) {
     add_row(dweight + tokens[r] * width, dout + static_cast<int64_t>(r) * width, width);
   }
+}
+
+void embedding_forward(float* out, std::span<const int32_t> tokens, const Bf16* weight, int64_t width) {
+  std::fill_n(out, static_cast<int64_t>(tokens.size()) * width, 0.0f);
+  embedding_add(out, tokens, weight, width);
+}
+
+void embedding_add(float* out, std::span<const int32_t> tokens, const float* weight, int64_t width) {
+  TH_CHECK(width > 0);
+  for (size_t r = 0; r < tokens.size(); ++r)
+    add_row(out + static_cast<int64_t>(r) * width, weight + tokens[r] * width, width);
+}
+
+void embedding_add(float* out, std::span<const int32_t> tokens, const Bf16* weight, int64_t width) {
+  TH_CHECK(width > 0);
+  for (size_t r = 0; r < tokens.size(); ++r)
+    add_wide_row(out + static_cast<int64_t>(r) * width, weight + tokens[r] * width, width);
+}
+
+void embedding_backward(Bf16* dweight, const float* dout, std::span<const int32_t> tokens, int64_t width) {
+  TH_CHECK(width > 0);
+  for (size_t r = 0; r < tokens.size(); ++r)
+    add_row(dweight + tokens[r] * width, dout + static_cast<int64_t>(r) * width, width);
 }
 
 }  // namespace th::tensor

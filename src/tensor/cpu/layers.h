@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "base/bf16.h"
+
 namespace th::tensor {
 
 /// A contiguous (rows,width) matrix.
@@ -61,7 +63,12 @@ void swiglu_backward(float* dgate_up, const float* dout, const float* gate_up, R
 
 /// out (rows,C) = weight (V,C) at tokens (rows); each token in [0,V), which the caller has checked.
 void embedding_forward(float* out, std::span<const int32_t> tokens, const float* weight, int64_t width);
-/// dweight (V,C) += dout (rows,C), in the order of the rows.
+void embedding_forward(float* out, std::span<const int32_t> tokens, const Bf16* weight, int64_t width);
+/// out (rows,C) += weight (V,C) at tokens (rows).
+void embedding_add(float* out, std::span<const int32_t> tokens, const float* weight, int64_t width);
+void embedding_add(float* out, std::span<const int32_t> tokens, const Bf16* weight, int64_t width);
+/// dweight (V,C) += dout (rows,C), in the order of the rows; in bfloat16 rounded after each.
 void embedding_backward(float* dweight, const float* dout, std::span<const int32_t> tokens, int64_t width);
+void embedding_backward(Bf16* dweight, const float* dout, std::span<const int32_t> tokens, int64_t width);
 
 }  // namespace th::tensor

@@ -64,4 +64,24 @@ void cross_entropy_backward(float* logits, const float* lse, std::span<const int
   });
 }
 
+void cross_entropy_forward_backward(float* losses, float* logits, std::span<const int32_t> targets,
+                                    RowDims dims, float scale) {
+  check(targets, dims);
+  parallel_ranges(dims.rows, dims.width, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      float* row = logits + r * dims.width;
+      const int32_t target = targets[static_cast<size_t>(r)];
+      if (target == kIgnoreTarget) {
+        losses[r] = 0;
+        std::fill_n(row, dims.width, 0.0f);
+        continue;
+      }
+      const float lse = log_sum_exp(row, dims.width);
+      losses[r] = lse - row[target];
+      softmax_scaled(row, dims.width, lse, scale);
+      row[target] -= scale;
+    }
+  });
+}
+
 }  // namespace th::tensor

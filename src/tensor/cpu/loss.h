@@ -19,5 +19,8 @@ void cross_entropy_forward(float* losses, float* lse, const float* logits, std::
 /// logits (rows,V) becomes dlogits: (softmax(logits) - onehot(target)) · scale, 0 in ignored rows.
 void cross_entropy_backward(float* logits, const float* lse, std::span<const int32_t> targets, RowDims dims,
                             float scale);
+/// Both at once, each row while it is in the cache: losses (rows), and logits (rows,V) become dlogits.
+void cross_entropy_forward_backward(float* losses, float* logits, std::span<const int32_t> targets,
+                                    RowDims dims, float scale);
 
 }  // namespace th::tensor

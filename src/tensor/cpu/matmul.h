@@ -1,6 +1,6 @@
 #pragma once
-// Matrix products in float32 on oneDNN. All matrices are row-major; a weight is (out,in) as in PyTorch and
-// Hugging Face.
+// Matrix products on oneDNN, of float32 and of bfloat16 with sums in float32. All matrices are row-major; a
+// weight is (out,in) as in PyTorch and Hugging Face.
 //
 // Everything in this room: pure functions over the caller's memory, which must not overlap unless said;
 // pointers need no alignment. Sizes are checked by TH_CHECK (a wrong one is a bug of the caller), values are
@@ -8,6 +8,8 @@
 // OMP_NUM_THREADS threads. The same inputs and thread count give the same bits.
 
 #include <cstdint>
+
+#include "base/bf16.h"
 
 namespace th::tensor {
 
@@ -31,8 +33,22 @@ inline constexpr int64_t kFewRows = 4;
 void matmul_backward_input(float* dinp, const float* dout, const float* weight, MatmulDims dims,
                            Write write = Write::kReplace);
 
-/// dweight (OC,C) += dout (rows,OC)ᵀ · inp (rows,C).
-void matmul_backward_weight(float* dweight, const float* dout, const float* inp, MatmulDims dims);
+/// dweight (OC,C) =|+= dout (rows,OC)ᵀ · inp (rows,C).
+void matmul_backward_weight(float* dweight, const float* dout, const float* inp, MatmulDims dims,
+                            Write write = Write::kAdd);
+
+/// The same with weights in bfloat16: inp and dout are rounded to bfloat16, products are summed in float32;
+/// dweight is rounded after the sum. On processors with bfloat16 instructions these are oneDNN's bfloat16
+/// products; elsewhere, where it would emulate them at a third of the speed of float32 (measured on Cascade
+/// Lake), the rounded values are multiplied in float32.
+void matmul_forward(float* out, const float* inp, const Bf16* weight, MatmulDims dims,
+                    Write write = Write::kReplace);
+void matmul_backward_input(float* dinp, const float* dout, const Bf16* weight, MatmulDims dims,
+                           Write write = Write::kReplace);
+void matmul_backward_weight(Bf16* dweight, const float* dout, const float* inp, MatmulDims dims,
+                            Write write = Write::kAdd);
+/// Whether this processor has bfloat16 instructions that oneDNN uses.
+bool has_bf16_products();
 
 /// One product on strided views: c (m,n) = alpha · op(a) (m,k) · op(b) (k,n) + beta · c. A leading dimension
 /// is the distance in floats between rows as stored: a is (m,k), or (k,m) when transposed.
@@ -50,5 +66,14 @@ struct Gemm {
   int64_t ldc;
 };
 void gemm(const Gemm& product);
+
+/// oneDNN's own packing of b (k,n), made once, and the product a (m,k) · b with it: what a product costs at
+/// best. Seconds a product, the median of `times`. For benchmarks. Errors of oneDNN are bugs.
+struct PackedGemm {
+  int64_t m, n, k;
+  bool transpose_a = false;
+  bool bf16 = false;  // where has_bf16_products()
+};
+double packed_gemm_seconds(const PackedGemm& product, int times);
 
 }  // namespace th::tensor
