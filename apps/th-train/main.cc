@@ -11,6 +11,7 @@
 
 #include "all_reduce.h"
 #include "base/log.h"
+#include "bench.h"
 #include "check_gradients.h"
 #include "collective/connect/connect.h"
 #include "tokenize.h"
@@ -60,6 +61,7 @@ int main(int argc, char** argv) {
   init_log("th-train");
   if (argc > 1 && std::string_view(argv[1]) == "check-gradients")
     return check_gradients_command(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "bench") return bench_command(argc - 1, argv + 1);
   if (argc > 1 && std::string_view(argv[1]) == "all-reduce") return all_reduce_command(argc - 1, argv + 1);
   if (argc > 1 && std::string_view(argv[1]) == "tokenize") return tokenize_command(argc - 1, argv + 1);
   CLI::App app(
@@ -73,6 +75,7 @@ int main(int argc, char** argv) {
     command->add_option("recipe", file, "recipe.yaml")->required();
   app.add_subcommand("tokenize", "make a data set's folder of texts, once");
   app.add_subcommand("check-gradients", "compare every backward pass with finite differences");
+  app.add_subcommand("bench", "measure training steps beside the least that they could cost");
   app.add_subcommand("all-reduce", "measure how fast the ranks of a gang add numbers up");
   try {
     app.parse(argc, argv);

@@ -67,13 +67,4 @@ struct Gemm {
 };
 void gemm(const Gemm& product);
 
-/// oneDNN's own packing of b (k,n), made once, and the product a (m,k) · b with it: what a product costs at
-/// best. Seconds a product, the median of `times`. For benchmarks. Errors of oneDNN are bugs.
-struct PackedGemm {
-  int64_t m, n, k;
-  bool transpose_a = false;
-  bool bf16 = false;  // where has_bf16_products()
-};
-double packed_gemm_seconds(const PackedGemm& product, int times);
-
 }  // namespace th::tensor

@@ -1,7 +1,6 @@
 #include <oneapi/dnnl/dnnl.h>
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <tuple>
@@ -212,31 +211,6 @@ void matmul_backward_weight(Bf16* dweight, const float* dout, const float* inp, 
   run({matrix(d.out, d.rows, Type::bf16, true), matrix(d.rows, d.in, Type::bf16),
        matrix(d.out, d.in, Type::bf16), write == Write::kAdd},
       narrowed<0>(dout, d.rows * d.out), narrowed<1>(inp, d.rows * d.in), dweight);
-}
-
-double packed_gemm_seconds(const PackedGemm& p, int times) {
-  const Type type = p.bf16 && has_bf16_products() ? Type::bf16 : Type::f32;
-  const dnnl::matmul::primitive_desc product(
-      {matrix(p.m, p.k, type, p.transpose_a), {{p.k, p.n}, type, Tag::any}, matrix(p.m, p.n, Type::f32)},
-      cpu());
-  std::vector<memory> matrices;
-  for (const memory::desc& desc : {product.src_desc(), product.weights_desc(), product.dst_desc()}) {
-    matrices.emplace_back(desc, cpu());
-    std::fill_n(static_cast<char*>(matrices.back().get_data_handle()), desc.get_size(), 0);
-  }
-  const dnnl::matmul primitive(product);
-  dnnl::stream stream(cpu());
-  std::vector<double> seconds;
-  for (int i = 0; i <= times; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    primitive.execute(
-        stream, {{DNNL_ARG_SRC, matrices[0]}, {DNNL_ARG_WEIGHTS, matrices[1]}, {DNNL_ARG_DST, matrices[2]}});
-    stream.wait();
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    if (i > 0) seconds.push_back(took.count());  // the first wakes the caches
-  }
-  std::ranges::nth_element(seconds, seconds.begin() + times / 2);
-  return seconds[static_cast<size_t>(times / 2)];
 }
 
 }  // namespace th::tensor
