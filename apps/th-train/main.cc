@@ -1,4 +1,4 @@
-// th-train run RECIPE | check RECIPE | tokenize PATH | check-gradients | all-reduce
+// th-train run RECIPE | check RECIPE | tokenize PATH | check-gradients | all-reduce | collectives
 
 #include <fmt/format.h>
 #include <signal.h>
@@ -14,6 +14,7 @@
 #include "bench.h"
 #include "check_gradients.h"
 #include "collective/connect/connect.h"
+#include "collectives.h"
 #include "tokenize.h"
 #include "train/trainer.h"
 
@@ -64,6 +65,7 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "bench") return bench_command(argc - 1, argv + 1);
   if (argc > 1 && std::string_view(argv[1]) == "all-reduce") return all_reduce_command(argc - 1, argv + 1);
   if (argc > 1 && std::string_view(argv[1]) == "tokenize") return tokenize_command(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "collectives") return collectives_command(argc - 1, argv + 1);
   CLI::App app(
       "Trains a model from a recipe, alone or as a rank of a gang (RANK, WORLD_SIZE, MASTER_ADDR, "
       "MASTER_PORT)");
@@ -77,6 +79,7 @@ int main(int argc, char** argv) {
   app.add_subcommand("check-gradients", "compare every backward pass with finite differences");
   app.add_subcommand("bench", "measure training steps beside the least that they could cost");
   app.add_subcommand("all-reduce", "measure how fast the ranks of a gang add numbers up");
+  app.add_subcommand("collectives", "measure the collectives on this host, beside memcpy and Open MPI");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -175,10 +175,10 @@ class ShmGroup final : public GroupBackend {
   }
 
   static void put(Elements from, std::byte* slot) {
-    if (from.size() != 0) std::memcpy(slot, from.data(), from.bytes().size());
+    copy_bytes(from.data(), slot, from.bytes().size());
   }
   static void get(const std::byte* slot, Elements to) {
-    if (to.size() != 0) std::memcpy(to.data(), slot, to.bytes().size());
+    copy_bytes(slot, to.data(), to.bytes().size());
   }
 
   void fill_pieces(Elements data, size_t round, size_t piece, std::byte* slot) const {

@@ -13,7 +13,7 @@
 
 namespace th::collective {
 
-inline constexpr int kBanks = 4;      // slots of a rank that rounds use in turn
+inline constexpr int kBanks = 3;      // slots of a rank that rounds use in turn
 inline constexpr int kMailBanks = 2;  // and those for what it sends to one rank
 
 /// What all ranks map first. Only lock-free atomics: the other side may die at any instruction.
