@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "base/env.h"
 #include "base/units.h"
@@ -61,12 +63,20 @@ std::string summary(const Json& made) {
       made["vocab_size"].get<int64_t>(), skipped);
 }
 
+int report(const Error& error, bool json) {
+  if (json)
+    fmt::print("{}\n", dump_json(error_json(error)));
+  else
+    fmt::print(stderr, "th-train: {}\n", error.message);
+  return error.code == Code::kInternal || error.code == Code::kNoSpace ? kFailed : kBadInput;
+}
+
 }  // namespace
 
 int tokenize_command(int argc, char** argv) {
   CLI::App app("Makes a data set's folder of a text, of JSON lines, or of a folder of source code and text");
   train::TokenizeOptions options;
-  bool json = false;
+  bool json = std::find(argv, argv + argc, std::string_view("--json")) != argv + argc;  // for errors of usage
   std::string max_file;
   app.add_option("PATH", options.source.path, "a file or a folder")->required();
   app.add_option("--out", options.out, "the folder to make")->required();
@@ -87,6 +97,7 @@ int tokenize_command(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (json && error.get_exit_code() != 0) return report({Code::kInvalidArgument, error.what()}, json);
     return app.exit(error) == 0 ? 0 : kBadInput;
   }
   auto made = [&]() -> Result<Json> {
@@ -97,10 +108,7 @@ int tokenize_command(int argc, char** argv) {
     options.progress = [&bar](std::string_view what, int64_t done, int64_t of) { bar.show(what, done, of); };
     return train::tokenize(options);
   }();
-  if (!made) {
-    fmt::print(stderr, "th-train: {}\n", made.error().message);
-    return made.error().code == Code::kInternal || made.error().code == Code::kNoSpace ? kFailed : kBadInput;
-  }
+  if (!made) return report(made.error(), json);
   fmt::print("{}\n", json ? dump_json(*made) : summary(*made));
   return 0;
 }

@@ -65,6 +65,7 @@ void add_slurm(CLI::App& app, Verb& verb);
 void add_slurm_power(CLI::App& app, Verb& verb);
 void add_deploy(CLI::App& app, Verb& verb);
 void add_model(CLI::App& app, Verb& verb);
+void add_data(CLI::App& app, Verb& verb);
 void add_chat(CLI::App& app, Verb& verb);
 void add_demo(CLI::App& app, Verb& verb);
 

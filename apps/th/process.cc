@@ -24,13 +24,13 @@ constexpr size_t kMaxOutputBytes = size_t{64} << 10;
 
 int status_of_wait(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
 
-/// posix_spawn with `out` as both outputs.
-Result<pid_t> spawn(const std::vector<std::string>& argv, int out, short flags) {
+/// posix_spawn with `out` and `err` as its outputs.
+Result<pid_t> spawn(const std::vector<std::string>& argv, int out, int err, short flags) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, out, STDERR_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, err, STDERR_FILENO);
   posix_spawn_file_actions_addclosefrom_np(&actions, 3);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
@@ -63,15 +63,17 @@ Result<std::filesystem::path> program_beside(const std::string& name) {
 Result<pid_t> spawn_detached(const std::vector<std::string>& argv, const std::filesystem::path& log) {
   UniqueFd out(::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
   if (!out) return fail(errno_error("open " + log.string(), errno));
-  return spawn(argv, out.get(), POSIX_SPAWN_SETSID);
+  return spawn(argv, out.get(), out.get(), POSIX_SPAWN_SETSID);
 }
 
-Result<Finished> run_and_wait(const std::vector<std::string>& argv) {
+namespace {
+
+Result<Finished> run(const std::vector<std::string>& argv, bool shows_errors) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return fail(errno_error("pipe", errno));
   UniqueFd in(ends[0]);
   UniqueFd out(ends[1]);
-  TH_TRY(pid_t pid, spawn(argv, out.get(), 0));
+  TH_TRY(pid_t pid, spawn(argv, out.get(), shows_errors ? STDERR_FILENO : out.get(), 0));
   out = UniqueFd();
   Finished finished;
   char chunk[4096];
@@ -87,6 +89,12 @@ Result<Finished> run_and_wait(const std::vector<std::string>& argv) {
   finished.exit_status = status_of_wait(status);
   return finished;
 }
+
+}  // namespace
+
+Result<Finished> run_and_wait(const std::vector<std::string>& argv) { return run(argv, false); }
+
+Result<Finished> run_and_show(const std::vector<std::string>& argv) { return run(argv, true); }
 
 std::optional<int> ended_child(pid_t pid) {
   int status = 0;

@@ -25,6 +25,8 @@ struct Finished {
 };
 /// Runs and waits. Errors: errno's.
 Result<Finished> run_and_wait(const std::vector<std::string>& argv);
+/// The same, but what it writes to stderr goes to ours: `output` is of stdout alone.
+Result<Finished> run_and_show(const std::vector<std::string>& argv);
 
 /// The exit status of a child of ours that has ended; reaps it.
 std::optional<int> ended_child(pid_t pid);

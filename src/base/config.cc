@@ -237,12 +237,16 @@ Result<std::vector<std::pair<std::string, std::string>>> Config::string_map(cons
 }
 
 Result<Config> Config::map(const char* key, std::initializer_list<const char*> known) const {
+  TH_TRY(Config config, open_map(key));
+  TH_RETURN_IF_ERROR(config.check_keys(known));
+  return config;
+}
+
+Result<Config> Config::open_map(const char* key) const {
   if (!has(key)) return bad(key, "is missing");
   YAML::Node value = node_->yaml[key];
   if (!value.IsMap()) return bad(key, fmt::format("want a mapping, got {}", kind_of(value)));
-  Config config(std::make_shared<Node>(Node{value, node_->file, node_->path_of(key)}));
-  TH_RETURN_IF_ERROR(config.check_keys(known));
-  return config;
+  return Config(std::make_shared<Node>(Node{value, node_->file, node_->path_of(key)}));
 }
 
 Result<std::vector<Config>> Config::maps(const char* key, std::initializer_list<const char*> known) const {

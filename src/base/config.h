@@ -50,6 +50,8 @@ class Config {
 
   /// A mapping below; an error when missing or when it has keys that are not `known`.
   Result<Config> map(const char* key, std::initializer_list<const char*> known) const;
+  /// The same, with any keys: another reader checks them.
+  Result<Config> open_map(const char* key) const;
   /// A list of mappings below; empty when missing.
   Result<std::vector<Config>> maps(const char* key, std::initializer_list<const char*> known) const;
 

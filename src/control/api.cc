@@ -50,6 +50,7 @@ http::Router Api::router() {
   add_fleet_routes(router);
   add_slice_routes(router);
   add_stack_routes(router);
+  add_data_routes(router);
   add_job_routes(router);
   add_serving_routes(router);
   add_key_routes(router);

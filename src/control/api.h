@@ -58,6 +58,7 @@ class Api {
   void add_fleet_routes(http::Router& router);
   void add_slice_routes(http::Router& router);
   void add_stack_routes(http::Router& router);
+  void add_data_routes(http::Router& router);
   void add_job_routes(http::Router& router);
   void add_serving_routes(http::Router& router);
   void add_key_routes(http::Router& router);

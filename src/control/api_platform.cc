@@ -1,10 +1,11 @@
-// Routes of the fleet, slices, nodes' hosts, keys and the daemon itself.
+// Routes of the fleet, stacks, data sets, slices, nodes' hosts, keys and the daemon itself.
 
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
 #include "base/units.h"
 #include "control/api.h"
+#include "control/data_sets.h"
 #include "control/stacks.h"
 #include "control/views.h"
 
@@ -17,6 +18,22 @@ Result<const ledger::Slice*> find_slice(Controller& c, const http::Request& requ
   const std::string& name = request.params.at("name");
   if (const ledger::Slice* slice = c.core.state().find_slice(name)) return slice;
   return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
+}
+
+/// Answers once the data set is in the registry and the ledger knows it.
+Status import_data_set(Controller& c, const http::Request& request, const http::Responder& responder) {
+  if (request.body.size() > kMaxBodyBytes) return fail(Code::kInvalidArgument, "body: over 1 MiB");
+  TH_TRY(const Json body, parse_json(request.body, "body"));
+  TH_RETURN_IF_ERROR(check_fields(body, {"name", "path"}));
+  TH_TRY(const std::string name, get_string(body, "name"));
+  TH_RETURN_IF_ERROR(check_name(name, "data set"));
+  TH_TRY(const std::filesystem::path path, get_string(body, "path"));
+  if (!path.is_absolute())
+    return fail(Code::kInvalidArgument, "field 'path': want an absolute path of the controller's machine");
+  return c.data_sets.import(name, path, [&c, responder](const Result<ledger::DataSetAdded>& set) {
+    if (!set) return responder.fail(set.error());
+    c.core.after_commit([responder, answer = data_set_json(*set)] { responder.send(answer); });
+  });
 }
 
 /// The offer, and what the cloud says to it; whether it can be had is only known when it is made.
@@ -99,6 +116,25 @@ void Api::add_stack_routes(http::Router& router) {
           TH_TRY(const registry::Stack stack, add_stack(c.core, yaml));
           return Answer(stack_json(stack));
         });
+}
+
+void Api::add_data_routes(http::Router& router) {
+  read(router, "/api/v1/data", [](Controller& c, const http::Request&) -> Result<Json> {
+    Json items = Json::array();
+    for (const auto& [name, versions] : c.core.state().data_sets) {
+      for (const auto& set : versions) items.push_back(data_set_json(set));
+    }
+    return list_json(std::move(items));
+  });
+  read(router, "/api/v1/data/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
+    TH_TRY(const ledger::DataSetAdded* set, find_data_set(c.core.state(), request.params.at("name")));
+    return data_set_json(*set);
+  });
+  add(router, "POST", "/api/v1/data", Role::kAdmin,
+      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
+        if (Status begun = refusal_ ? fail(*refusal_) : import_data_set(c, request, responder); !begun)
+          responder.fail(begun.error());
+      });
 }
 
 void Api::add_slice_routes(http::Router& router) {

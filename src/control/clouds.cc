@@ -90,12 +90,14 @@ Result<std::unique_ptr<cloud::Provider>> open_libvirt(const Config& section, con
   libvirt.cpus = static_cast<int>(cpus);
   TH_TRY(const auto share, section.strings("share"));
   libvirt.share.assign(share.begin(), share.end());
-  // What is deployed is staged from here.
-  const fs::path models = context.state_dir / "models";
-  std::error_code error;
-  fs::create_directories(models, error);
-  if (error) return fail(errno_error(fmt::format("making {}", models.string()), error.value()));
-  libvirt.share.push_back(models);
+  // Models and data sets are staged from here.
+  for (const char* name : {"models", "data"}) {
+    const fs::path folder = context.state_dir / name;
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) return fail(errno_error(fmt::format("making {}", folder.string()), error.value()));
+    libvirt.share.push_back(folder);
+  }
   TH_TRY(libvirt.boot_ns, section.duration_ns_or("boot_timeout", 0));
   TH_TRY(const std::string acceleration, section.string("acceleration", "auto"));
   constexpr std::array<std::string_view, 3> kAccelerations = {"auto", "kvm", "software"};

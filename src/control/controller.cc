@@ -8,6 +8,7 @@ Controller::Controller(CoreParts parts)
       checks(core),
       slices(core, checks),
       models(core),
+      data_sets(core),
       jobs(core, slices, output, models),
       nodes(core, slices, checks, output),
       notices(core, slices, jobs),

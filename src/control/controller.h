@@ -3,6 +3,7 @@
 // drive. Thread: the loop only.
 
 #include "control/core.h"
+#include "control/data_sets.h"
 #include "control/deployments.h"
 #include "control/job_output.h"
 #include "control/jobs.h"
@@ -31,6 +32,7 @@ class Controller {
   NodeChecks checks;
   Slices slices;
   Models models;
+  DataSets data_sets;
   Jobs jobs;
   Nodes nodes;
   Notices notices;

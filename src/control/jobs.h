@@ -26,7 +26,7 @@ class Jobs {
 
   /// Returns the job's id, of an array its first task's. kind: batch | serve. Errors: kNotFound (slice, a job
   /// of a dependency), kUnsatisfiable, kFailedPrecondition, kInvalidArgument.
-  Result<std::string> submit(const request::JobSpec& spec, const std::string& kind);
+  Result<std::string> submit(const request::JobSpec& given, const std::string& kind);
   /// A launch inside of a running batch job, on the nodes and GPUs that it has: waits while other steps use
   /// them. Returns its id. Errors: kNotFound, kFailedPrecondition (the job does not run), kUnsatisfiable.
   Result<std::string> submit_step(const std::string& job, request::JobSpec spec);

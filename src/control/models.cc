@@ -7,7 +7,8 @@ namespace {
 
 int64_t version_number(const std::string& version) { return std::strtoll(version.c_str(), nullptr, 10); }
 
-/// A version that the ledger does not know may be on the disk, left by a job that was cancelled meanwhile.
+}  // namespace
+
 Result<registry::Model> import_as_next(const registry::Registry& registry,
                                        const std::filesystem::path& folder, const std::string& name,
                                        int64_t version) {
@@ -17,8 +18,6 @@ Result<registry::Model> import_as_next(const registry::Registry& registry,
     ++version;
   }
 }
-
-}  // namespace
 
 void Models::import(const std::string& name, const std::filesystem::path& folder,
                     std::function<void(const Result<registry::Model>&)> done) {

@@ -10,6 +10,12 @@
 
 namespace th::control {
 
+/// Copies `folder` into the registry as version `version`, or as the first one after it that is free: one
+/// that the ledger does not know may be on the disk, left by a job that was cancelled meanwhile. Blocking.
+Result<registry::Model> import_as_next(const registry::Registry& registry,
+                                       const std::filesystem::path& folder, const std::string& name,
+                                       int64_t version);
+
 class Models {
  public:
   explicit Models(Core& core) : core_(core) {}

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "control/data_sets.h"
 #include "control/stacks.h"
 #include "control/test_world.h"
 
@@ -235,6 +236,26 @@ TEST_F(SliceControlTest, AStackKeepsItsContent) {
         return asked;
       }(),
       w->c->jobs.reservations()));
+}
+
+TEST_F(SliceControlTest, AJobsDataSetIsStagedInTheVersionOfItsSubmission) {
+  auto& core = w->c->core;
+  for (const char* version : {"1", "2"})
+    core.stage(ledger::DataSetAdded{"code", version, std::string("/sets/code/") + version, "{}", 1, {}});
+  request::JobSpec spec;
+  spec.name = "t";
+  EXPECT_EQ(with_data_set(core.state(), spec).value(), spec);
+  spec.data = "code";
+  const request::JobSpec newest = with_data_set(core.state(), spec).value();
+  EXPECT_EQ(newest.data, "code@2");
+  EXPECT_EQ(newest.stage.at("data/code"), "/sets/code/2");
+  EXPECT_EQ(with_data_set(core.state(), newest).value(), newest);
+  spec.data = "code@1";
+  EXPECT_EQ(with_data_set(core.state(), spec)->stage.at("data/code"), "/sets/code/1");
+  spec.stage["data/code"] = "/mine";
+  EXPECT_EQ(with_data_set(core.state(), spec).error().code, Code::kInvalidArgument);
+  spec.data = "cod";
+  EXPECT_THAT(with_data_set(core.state(), spec).error().message, HasSubstr("there are code@1, code@2"));
 }
 
 TEST_F(SliceControlTest, NodesThatAddUpSlowlyAreReplaced) {

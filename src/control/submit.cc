@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "base/units.h"
+#include "control/data_sets.h"
 #include "control/jobs.h"
 #include "control/placing.h"
 #include "control/stacks.h"
@@ -143,7 +144,8 @@ std::string Jobs::stage_job(const request::JobSpec& spec, const std::string& kin
   return id;
 }
 
-Result<std::string> Jobs::submit(const request::JobSpec& asked, const std::string& kind) {
+Result<std::string> Jobs::submit(const request::JobSpec& given, const std::string& kind) {
+  TH_TRY(const request::JobSpec asked, with_data_set(core_.state(), given));
   TH_RETURN_IF_ERROR(check_fits_sync(asked));
   TH_RETURN_IF_ERROR(check_options(asked));
   if (auto owner = core_.owner_for(asked.account, asked.qos, ""); !owner) return fail(owner.error());

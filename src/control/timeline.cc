@@ -154,6 +154,9 @@ struct Describer {
   Pair operator()(const ledger::StackAdded& e) {
     return {"stack " + e.name + "@" + e.version + " added", ""};
   }
+  Pair operator()(const ledger::DataSetAdded& e) {
+    return {"data set " + e.name + "@" + e.version + " added", ""};
+  }
   Pair operator()(const ledger::SliceRequested& e) {
     return {"stack " + e.stack + (e.zone.empty() ? "" : ", zone " + e.zone),
             e.attempt > 0 ? "earlier alternatives cannot be had" : ""};

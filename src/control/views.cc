@@ -59,7 +59,8 @@ Json parsed(const std::string& text) {
 }
 
 std::string spine_of(const fleet::Fleet& fleet, const fleet::Rack& rack) {
-  const fleet::SwitchIndex spine = fleet.spines()[static_cast<size_t>(fleet.leaf(rack.leaf).spine)].switch_index;
+  const fleet::SwitchIndex spine =
+      fleet.spines()[static_cast<size_t>(fleet.leaf(rack.leaf).spine)].switch_index;
   return spine < 0 ? "" : fleet.switches()[static_cast<size_t>(spine)].id;
 }
 
@@ -255,10 +256,25 @@ Json job_json(Controller& c, const ledger::Job& job) {
           {"retries_used", job.retries_used}};
 }
 
+namespace {
+
+Json files_json(const std::vector<ledger::ModelFile>& files) {
+  Json out = Json::array();
+  for (const auto& file : files)
+    out.push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}});
+  return out;
+}
+
+}  // namespace
+
+Json data_set_json(const ledger::DataSetAdded& set) {
+  Json about = parse_json(set.about, "dataset.json").value_or(Json::object());
+  return {{"name", set.name},   {"version", set.version},         {"path", set.path},
+          {"bytes", set.bytes}, {"files", files_json(set.files)}, {"about", std::move(about)}};
+}
+
 Json model_json(const ledger::ModelRegistered& model) {
-  Json files = Json::array();
-  for (const auto& file : model.files)
-    files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}});
+  Json files = files_json(model.files);
   return {{"name", model.name},   {"version", model.version},  {"path", model.path},
           {"bytes", model.bytes}, {"files", std::move(files)}, {"job", model.job}};
 }

@@ -19,6 +19,7 @@ Json estimate_json(const Controller& c, const Estimate& estimate);
 Json job_json(Controller& c, const ledger::Job& job);
 Json node_json(const Controller& c, const ledger::Vm& vm);
 Json model_json(const ledger::ModelRegistered& model);
+Json data_set_json(const ledger::DataSetAdded& set);
 Json deployment_json(const Controller& c, const ledger::Deployment& deployment);
 Json key_json(const ledger::Key& key);
 Json usage_json(const Controller& c);

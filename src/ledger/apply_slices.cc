@@ -24,6 +24,15 @@ Status apply(State& state, const StackAdded& e, int64_t) {
   return {};
 }
 
+Status apply(State& state, const DataSetAdded& e, int64_t) {
+  auto& versions = state.data_sets[e.name];
+  const bool is_known =
+      std::ranges::any_of(versions, [&](const DataSetAdded& other) { return other.version == e.version; });
+  if (is_known) return refuse("data set " + e.name + "@" + e.version + " exists already");
+  versions.push_back(e);
+  return {};
+}
+
 Status apply(State& state, const SliceRequested& e, int64_t) {
   TH_TRY(Slice * slice, find_live(state, e.slice));
   slice->requested = e;

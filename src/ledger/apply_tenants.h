@@ -18,6 +18,7 @@ Status apply(State& state, const ReservationCreated& e, int64_t now_ns);
 Status apply(State& state, const ReservationEnded& e, int64_t now_ns);
 
 Status apply(State& state, const StackAdded& e, int64_t now_ns);
+Status apply(State& state, const DataSetAdded& e, int64_t now_ns);
 Status apply(State& state, const SliceRequested& e, int64_t now_ns);
 Status apply(State& state, const SliceFault& e, int64_t now_ns);
 Status apply(State& state, const VmBilled& e, int64_t now_ns);

@@ -21,7 +21,7 @@ using Event =
                  DeploymentUnready, DeploymentStopped, UsageRecorded, PolicyLoaded, KeyOwned, SliceOwned,
                  JobOwned, JobPreempted, JobRequeued, SliceResizing, SliceResized, SliceResizeFailed,
                  ReservationCreated, ReservationEnded, AttemptSized, SliceGrouped, PowerCapped, PowerUncapped,
-                 StackAdded, SliceRequested, SliceFault, VmBilled, VmKept, VmAdopted>;
+                 StackAdded, SliceRequested, SliceFault, VmBilled, VmKept, VmAdopted, DataSetAdded>;
 
 /// An event with its place in the log. seq starts at 1 and has no gaps; time_ns never goes back.
 struct Entry {

@@ -20,4 +20,12 @@ struct Share {
   TH_PART() { v("host", e.host), v("rack", e.rack), v("leaf", e.leaf), v("gpus", e.gpus); }
 };
 
+/// Of a model or a data set.
+struct ModelFile {
+  std::string name;
+  int64_t bytes = 0;
+  std::string sha256;
+  TH_PART() { v("name", e.name), v("bytes", e.bytes), v("sha256", e.sha256); }
+};
+
 }  // namespace th::ledger

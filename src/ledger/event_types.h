@@ -12,12 +12,6 @@
 
 namespace th::ledger {
 
-struct ModelFile {
-  std::string name;
-  int64_t bytes = 0;
-  std::string sha256;
-  TH_PART() { v("name", e.name), v("bytes", e.bytes), v("sha256", e.sha256); }
-};
 /// One request that the gateway served.
 struct UsageRecord {
   int64_t seq = 0, time_ns = 0;

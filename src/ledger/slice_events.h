@@ -1,9 +1,10 @@
 #pragma once
-// Events of what slices are made of: stacks, alternatives, bills, VMs that outlive their slice (event_types.h
-// has the rules).
+// Events of what slices and jobs are made of: stacks, data sets, alternatives, bills, VMs that outlive their
+// slice (event_types.h has the rules).
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "ledger/event_fields.h"
 
@@ -13,6 +14,16 @@ namespace th::ledger {
 struct StackAdded {
   std::string name, version, text;
   TH_EVENT("stack_added") { v("name", e.name), v("version", e.version), v("text", e.text); }
+};
+/// A folder of tokens from here on. about: its dataset.json (docs/data.md). A version never changes.
+struct DataSetAdded {
+  std::string name, version, path, about;
+  int64_t bytes = 0;
+  std::vector<ModelFile> files;
+  TH_EVENT("data_set_added") {
+    v("name", e.name), v("version", e.version), v("path", e.path), v("about", e.about), v("bytes", e.bytes);
+    v("files", e.files);
+  }
 };
 /// What a slice is to be like beside its terms; staged with its slice_held. stack: "train@1". spec: what was
 /// asked for, as JSON; empty: it is a job's. attempt: which of the alternatives in it this is, from 0.

@@ -123,6 +123,7 @@ struct State {
   std::map<std::string, std::string> stacks;   // "NAME@VERSION" → YAML; those that were added
   ById<Job> jobs;
   std::map<std::string, std::vector<ModelRegistered>> models;  // name → versions, oldest first
+  std::map<std::string, std::vector<DataSetAdded>> data_sets;  // likewise
   std::map<std::string, Deployment> deployments;
   std::map<std::pair<std::string, std::string>, TokenUsage> tokens;  // (deployment, key id)
   std::map<std::string, int64_t> journals;                           // gateway journal → last seq taken

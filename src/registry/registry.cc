@@ -24,11 +24,12 @@ constexpr size_t kMaxFiles = 1000;
 constexpr size_t kMaxJsonBytes = size_t{256} << 20;
 constexpr uint64_t kMaxHeaderBytes = uint64_t{100} << 20;
 constexpr size_t kCopyBytes = size_t{1} << 20;
+constexpr std::string_view kTokenMagic = "THTOKENS";  // docs/formats.md
 constexpr const char* kManifest = ".manifest.json";
 constexpr const char* kPartial = ".partial-";
 
 tl::unexpected<Error> bad(const fs::path& file, const std::string& what) {
-  return fail(Code::kInvalidArgument, "model file " + file.string() + ": " + what);
+  return fail(Code::kInvalidArgument, "file " + file.string() + ": " + what);
 }
 
 Status check_json_object(const fs::path& file) {
@@ -191,7 +192,30 @@ Status check_model_folder(const fs::path& folder) {
   return check_safetensors(folder / "model.safetensors");
 }
 
-Result<Registry> Registry::open(fs::path root) {
+Status check_data_folder(const fs::path& folder) {
+  TH_TRY(const auto files, plain_files(folder));
+  const auto has = [&](const char* name) {
+    return std::ranges::any_of(files, [&](const fs::path& file) { return file.filename() == name; });
+  };
+  for (const char* needed : {"dataset.json", "train.tokens", "validation.tokens"}) {
+    if (!has(needed)) return bad(folder / needed, "is missing");
+  }
+  if (!has("tokenizer.json") && !has("tokenizer.model")) return bad(folder / "tokenizer.json", "is missing");
+  for (const char* name : {"train.tokens", "validation.tokens"}) {
+    TH_TRY(UniqueFd fd, open_plain(folder / name));
+    char magic[kTokenMagic.size()];
+    if (::pread(fd.get(), magic, sizeof magic, 0) != sizeof magic ||
+        std::string_view(magic, sizeof magic) != kTokenMagic)
+      return bad(folder / name, "is not a token file");
+  }
+  return check_json_object(folder / "dataset.json");
+}
+
+Status Registry::check(const fs::path& folder) const {
+  return kind_ == Kind::kModel ? check_model_folder(folder) : check_data_folder(folder);
+}
+
+Result<Registry> Registry::open(fs::path root, Kind kind) {
   std::error_code problem;
   fs::create_directories(root, problem);
   for (fs::directory_iterator model(root, problem), end; !problem && model != end; model.increment(problem)) {
@@ -201,14 +225,14 @@ Result<Registry> Registry::open(fs::path root) {
     }
   }
   if (problem) return fail(errno_error("registry " + root.string(), problem.value()));
-  return Registry(std::move(root));
+  return Registry(std::move(root), kind);
 }
 
 Result<Model> Registry::import_folder(const fs::path& folder, const std::string& name,
                                       const std::string& version) const {
-  TH_RETURN_IF_ERROR(check_name(name, "model"));
+  TH_RETURN_IF_ERROR(check_name(name, word()));
   TH_RETURN_IF_ERROR(check_name(version, "version"));
-  TH_RETURN_IF_ERROR(check_model_folder(folder));
+  TH_RETURN_IF_ERROR(check(folder));
   TH_TRY(const auto files, plain_files(folder));
   const fs::path target = root_ / name / version;
   Partial partial(root_ / name / (kPartial + version));
@@ -224,14 +248,15 @@ Result<Model> Registry::import_folder(const fs::path& folder, const std::string&
     model.files.push_back(std::move(copied));
   }
   // Checked again as copied: the source may have changed meanwhile.
-  TH_RETURN_IF_ERROR(check_model_folder(partial.path()));
+  TH_RETURN_IF_ERROR(check(partial.path()));
   const std::string manifest = dump_json(manifest_of(model)) + "\n";
   TH_RETURN_IF_ERROR(write_file_durable(partial.path() / kManifest, manifest));
   TH_RETURN_IF_ERROR(sync_folder(partial.path()));
   if (fs::exists(target, problem)) {
     auto there = read_file(target / kManifest, kMaxJsonBytes);
     if (there && *there == manifest) return model;
-    return fail(Code::kAlreadyExists, "model '" + name + "' has another version '" + version + "' already");
+    return fail(Code::kAlreadyExists,
+                std::string(word()) + " '" + name + "' has another version '" + version + "' already");
   }
   if (::rename(partial.path().c_str(), target.c_str()) != 0) return fail(errno_error(target.string(), errno));
   partial.keep();
@@ -241,16 +266,18 @@ Result<Model> Registry::import_folder(const fs::path& folder, const std::string&
 }
 
 Result<Model> Registry::find(const std::string& name, const std::string& version) const {
-  TH_RETURN_IF_ERROR(check_name(name, "model"));
+  TH_RETURN_IF_ERROR(check_name(name, word()));
   TH_RETURN_IF_ERROR(check_name(version, "version"));
   const fs::path path = root_ / name / version;
   auto text = read_file(path / kManifest, kMaxJsonBytes);
   if (!text && text.error().code == Code::kNotFound) {
-    return fail(Code::kNotFound, "model '" + name + "' version '" + version + "' is not in the registry");
+    return fail(Code::kNotFound,
+                std::string(word()) + " '" + name + "' version '" + version + "' is not in the registry");
   }
   if (!text) return fail(text.error());
   auto damaged = [&](const std::string& why) {
-    return fail(Code::kDataLoss, "manifest of model '" + name + "' version '" + version + "': " + why);
+    return fail(Code::kDataLoss,
+                std::string("manifest of ") + word() + " '" + name + "' version '" + version + "': " + why);
   };
   auto json = parse_json(*text, "manifest");
   if (!json || !json->is_object() || !json->contains("files") || !(*json)["files"].is_array())
@@ -289,7 +316,7 @@ Status Registry::verify(const Model& model) const {
     const bool same = now && now->bytes == file.bytes && now->sha256 == file.sha256;
     if (!same)
       return fail(Code::kDataLoss,
-                  "model file " + (model.path / file.name).string() + " differs from its manifest");
+                  "file " + (model.path / file.name).string() + " differs from its manifest");
   }
   return {};
 }

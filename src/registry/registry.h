@@ -1,6 +1,6 @@
 #pragma once
-// The model registry: folders in Hugging Face form, each under ROOT/NAME/VERSION with a manifest of
-// checksums.
+// The registries of models (folders in Hugging Face form) and of data sets (folders of tokens): each folder
+// under ROOT/NAME/VERSION with a manifest of checksums.
 
 #include <cstdint>
 #include <filesystem>
@@ -16,7 +16,9 @@ struct File {
   int64_t bytes = 0;
   std::string sha256;
 };
-struct Model {
+enum class Kind { kModel, kDataSet };
+
+struct Model {  // or a data set
   std::string name, version;
   std::filesystem::path path;
   int64_t bytes = 0;
@@ -28,14 +30,19 @@ struct Model {
 /// Errors: kInvalidArgument naming the file and what is wrong. Reads headers only.
 Status check_model_folder(const std::filesystem::path& folder);
 
+/// A folder that th-train tokenize made: dataset.json is a JSON object, its two token files and its tokenizer
+/// are there. As above otherwise.
+Status check_data_folder(const std::filesystem::path& folder);
+
 /// Thread: safe from any thread, blocking; one importer of one (name, version) at a time.
 class Registry {
  public:
   /// Removes imports that a crash left half done. Errors: of the file system.
-  static Result<Registry> open(std::filesystem::path root);
+  static Result<Registry> open(std::filesystem::path root, Kind kind = Kind::kModel);
 
   /// Copies `folder` to ROOT/name/version: whole or not at all, also over a crash. Already there with the
-  /// same content: success. Errors: as check_model_folder; kAlreadyExists (other content), kNoSpace.
+  /// same content: success. Errors: as check_model_folder and check_data_folder; kAlreadyExists (other
+  /// content), kNoSpace.
   Result<Model> import_folder(const std::filesystem::path& folder, const std::string& name,
                               const std::string& version) const;
   /// From its manifest. Errors: kNotFound, kDataLoss.
@@ -46,8 +53,12 @@ class Registry {
   Status verify(const Model& model) const;
 
  private:
-  explicit Registry(std::filesystem::path root) : root_(std::move(root)) {}
+  Registry(std::filesystem::path root, Kind kind) : root_(std::move(root)), kind_(kind) {}
+  const char* word() const { return kind_ == Kind::kModel ? "model" : "data set"; }
+  Status check(const std::filesystem::path& folder) const;
+
   std::filesystem::path root_;
+  Kind kind_;
 };
 
 }  // namespace th::registry

@@ -116,5 +116,25 @@ TEST_F(RegistryTest, LinksAndFoldersInsideAreRefused) {
   EXPECT_FALSE(check_model_folder(dir_ / "link"));
 }
 
+TEST_F(RegistryTest, DataSetsHaveTokens) {
+  const Registry registry = *Registry::open(dir_ / "data", Kind::kDataSet);
+  const auto import = [&] { return registry.import_folder(model(), "bible", "1"); };
+  EXPECT_THAT(import().error().message, HasSubstr("dataset.json: is missing"));
+  put("dataset.json", "{}"), put("train.tokens", "THTOKENS..."), put("validation.tokens", "THTOKEN");
+  EXPECT_THAT(import().error().message, HasSubstr("validation.tokens: is not a token file"));
+  put("validation.tokens", "THTOKENS");
+  fs::remove(model() / "tokenizer.json");
+  EXPECT_THAT(import().error().message, HasSubstr("tokenizer.json: is missing"));
+  put("tokenizer.model", "any");
+  ASSERT_TRUE(import()) << import().error().message;
+  EXPECT_EQ(registry.list().size(), 1u);
+  EXPECT_THAT(registry.find("bible", "2").error().message, HasSubstr("data set 'bible' version '2' is not"));
+}
+
+TEST_F(RegistryTest, AModelMayHaveSentencePiecesFile) {
+  fs::rename(model() / "tokenizer.json", model() / "tokenizer.model");
+  EXPECT_EQ(problem(), "sound");
+}
+
 }  // namespace
 }  // namespace th::registry

@@ -60,11 +60,24 @@ Result<std::vector<std::string>> optional_strings(const Json& body, const char* 
   return it->get<std::vector<std::string>>();
 }
 
-std::optional<std::string> stack_name_problem(const std::string& text) {
+namespace {
+
+/// NAME or NAME@VERSION.
+std::optional<std::string> versioned_name_problem(const std::string& text, const std::string& what) {
   const size_t at = text.find('@');
-  Status good = check_name(text.substr(0, at), "stack");
-  if (good && at != std::string::npos) good = check_name(text.substr(at + 1), "version of a stack");
+  Status good = check_name(text.substr(0, at), what);
+  if (good && at != std::string::npos) good = check_name(text.substr(at + 1), "version of a " + what);
   return good ? std::nullopt : std::optional(good.error().message);
+}
+
+}  // namespace
+
+std::optional<std::string> stack_name_problem(const std::string& text) {
+  return versioned_name_problem(text, "stack");
+}
+
+std::optional<std::string> data_name_problem(const std::string& text) {
+  return versioned_name_problem(text, "data set");
 }
 
 std::optional<Problem> name_problem(const char* field, std::string_view name) {

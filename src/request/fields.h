@@ -44,6 +44,8 @@ Result<std::vector<std::string>> optional_strings(const Json& body, const char* 
 
 /// What is wrong with a stack's name, "train" or "train@1".
 std::optional<std::string> stack_name_problem(const std::string& text);
+/// And of a data set's.
+std::optional<std::string> data_name_problem(const std::string& text);
 
 /// The problem of a name (see check_name), or of an integer outside [min, max].
 std::optional<Problem> name_problem(const char* field, std::string_view name);

@@ -81,6 +81,7 @@ constexpr TextOption kTexts[] = {{"step_of", &JobSpec::step_of, wrong<parse_job_
                                  {"output", &JobSpec::output, wrong_path},
                                  {"error", &JobSpec::error, wrong_path},
                                  {"signal", &JobSpec::signal, wrong<parse_end_signal>},
+                                 {"data", &JobSpec::data, data_name_problem},
                                  {"stack", &JobSpec::stack, stack_name_problem}};
 
 struct ListOption {

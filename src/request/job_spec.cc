@@ -168,6 +168,14 @@ Status read_settings(const Config& config, const std::string& folder, JobSpec& s
   return options_from_config(config, spec);
 }
 
+/// train.data.set, or else `fallback`; what is wrong in that section is told by who reads it.
+Result<std::string> data_set_of(const Config& recipe, const std::string& fallback) {
+  const auto train = recipe.open_map("train");
+  const auto data = train && train->has("data") ? train->open_map("data") : train;
+  if (!data || !train->has("data") || !data->has("set")) return fallback;
+  return data->string("set");
+}
+
 }  // namespace
 
 Status validate(const JobSpec& spec) { return as_status(find_problem(spec)); }
@@ -184,6 +192,7 @@ Result<JobSpec> parse_job_recipe(std::string_view yaml, std::string_view file, c
   if (config.has("train")) {
     spec.files["recipe.yaml"] = yaml;
     if (!config.has("command")) spec.command = {"th-train", "run", "recipe.yaml"};
+    TH_TRY(spec.data, data_set_of(config, spec.data));
   } else if (!config.has("command")) {
     return config.bad("command", "is missing: say what to run, or add a 'train' section");
   }

@@ -25,7 +25,8 @@ struct JobSpec {
   std::optional<int64_t> memory_bytes;       // limit of one rank
   std::map<std::string, std::string> files;  // path in the job's folder → text
   std::map<std::string, std::string> stage;  // path in the job's folder → absolute path to copy from
-  std::optional<std::string> register_as;    // name in the model registry when the job succeeds
+  std::string data;  // NAME or NAME@VERSION of a data set, which is staged to data/NAME; empty: none
+  std::optional<std::string> register_as;  // name in the model registry when the job succeeds
 
   // What it takes. 0: as many as it comes to.
   int64_t min_nodes = 0, max_nodes = 0;
@@ -76,7 +77,8 @@ Status validate(const JobSpec& spec);
 /// register, train, and the options of docs/slurm.md. `file` names it in messages; stage sources that are
 /// relative are taken from `folder` (absolute, the recipe's). With a `train` section, which is not looked
 /// into here, the whole text becomes files["recipe.yaml"], and the command defaults to `th-train run
-/// recipe.yaml`. Validated. Errors: kInvalidArgument, "llama.yaml:7: retries: ...".
+/// recipe.yaml`; only its data.set is taken, as `data`. Validated. Errors: kInvalidArgument, "llama.yaml:7:
+/// retries: ...".
 Result<JobSpec> parse_job_recipe(std::string_view yaml, std::string_view file, const std::string& folder);
 
 /// The body of POST /api/v1/jobs (docs/protocols.md). Validated; an unknown field is an error with the

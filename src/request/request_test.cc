@@ -148,6 +148,18 @@ TEST(JobSpecTest, TrainSectionMakesATrainingJob) {
   EXPECT_EQ(spec->files, (std::map<std::string, std::string>{{"recipe.yaml", kRecipe}}));
 }
 
+TEST(JobSpecTest, TheDataSetOfATrainingIsTheJobs) {
+  const auto data_of = [](const std::string& rest) {
+    auto spec = parse_job_recipe("name: t\n" + rest, "r.yaml", "/r");
+    return spec ? spec->data : spec.error().message;
+  };
+  EXPECT_EQ(data_of("train: {data: {set: code@2}}\n"), "code@2");
+  EXPECT_EQ(data_of("command: [ls]\ndata: code\n"), "code");
+  EXPECT_EQ(data_of("train: {data: {text: t.txt}}\n"), "");
+  EXPECT_EQ(data_of("train: {data: 7}\n"), "");  // th-train says what is wrong there
+  EXPECT_NE(data_of("command: [ls]\ndata: ../code\n").find("data"), std::string::npos);
+}
+
 TEST(JobSpecTest, CommandRecipe) {
   auto spec = parse_job_recipe(
       "name: t\ncommand: [python3, train.py]\nenv: {SEED: 7}\nworkdir: /data\nretries: 0\ntime: 30m\nmemory: "
