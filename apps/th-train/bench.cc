@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "model/presets.h"
 #include "tensor/cpu/matmul.h"
 #include "train/engine.h"
+#include "train/init.h"
 #include "train/memory.h"
 
 namespace th {
@@ -26,7 +28,8 @@ namespace {
 
 struct Options {
   std::string model = "gpt2-124m", dtype = "fp32", recompute = "none", offload, memory_limit;
-  std::string offload_folder = ".";
+  std::string offload_folder = ".", init;
+  bool turns = false;
   double params = 0;
   int64_t batch = 4, seq = 64, steps = 8, micro_batches = 1;
   int ranks = 1, zero = 1;
@@ -70,6 +73,7 @@ class Bench {
 
   Result<Json> run() {
     TH_RETURN_IF_ERROR(prepare());
+    if (options_.turns) return take_turns();
     for (int64_t i = 1; i <= options_.steps + 1; ++i) {  // the first brings memory and code to life
       TH_RETURN_IF_ERROR(step(i));
       if (i == 1) TH_RETURN_IF_ERROR(after_first());
@@ -97,7 +101,11 @@ class Bench {
       TH_TRY(engine.memory_limit_bytes, parse_bytes(options_.memory_limit));
     }
     is_bf16_ = engine.dtype == train::Dtype::kBf16;
+    if (!options_.init.empty()) {
+      TH_TRY(config_, train::read_model_config(options_.init));
+    }
     TH_TRY(engine_, train::make_engine(group_, config_, engine));
+    if (!options_.init.empty()) TH_RETURN_IF_ERROR(train::init_from_folder(*engine_, options_.init));
     const auto count = static_cast<size_t>(options_.batch * options_.seq * options_.micro_batches);
     Prng prng(options_.seed * 1000 + static_cast<uint64_t>(group_.rank()));
     for (size_t i = 0; i < count; ++i) {
@@ -114,13 +122,14 @@ class Bench {
     TH_RETURN_IF_ERROR(engine_->sync());
     const double took_ms = ms(Env::real().monotonic_ns() - begin_ns);
     losses_.push_back(stats.loss);
+    last_ms_ = took_ms;
     if (number == 1) return {};
     step_ms_.push_back(took_ms);
     compute_ms_.push_back(ms(engine_->times().compute_ns));
     optimizer_ms_.push_back(ms(engine_->times().optimizer_ns));
     waited_ms_.push_back(ms(engine_->times().waited_ns));
     disk_rate_.push_back((disk_bytes() - disk) / took_ms * 1e3);
-    if (group_.rank() == 0)
+    if (group_.rank() == 0 && !options_.turns)
       fmt::print(stderr, "step {}/{}  loss {:.4f}  {:.0f} ms\n", number - 1, options_.steps, stats.loss,
                  took_ms);
     if (products_) {
@@ -131,6 +140,23 @@ class Bench {
       ratios_.push_back(floor_ms_.back() / took_ms);
     }
     return {};
+  }
+
+  /// Steps that another program asks for, a line of JSON each: tokens and targets of a batch. Answers with
+  /// loss and time, so that both may take turns on the same numbers.
+  Result<Json> take_turns() {
+    int64_t number = 0;
+    for (std::string line; std::getline(std::cin, line);) {
+      TH_TRY(const Json batch, parse_json(line, "a turn"));
+      tokens_ = batch.at("tokens").get<std::vector<int32_t>>();
+      targets_ = batch.at("targets").get<std::vector<int32_t>>();
+      TH_RETURN_IF_ERROR(step(++number));
+      fmt::print("{}\n", dump_json({{"loss", losses_.back()},
+                                    {"ms", last_ms_},
+                                    {"peak_rss_bytes", train::peak_resident_bytes()}}));
+      std::fflush(stdout);
+    }
+    return Json::object();
   }
 
   double optimizer_floor_ms(double bytes_per_s) const {
@@ -202,6 +228,7 @@ class Bench {
       disk_rate_;
   std::vector<float> losses_;
   int64_t peak_rss_ = 0;
+  double last_ms_ = 0;
 };
 
 void tell(const Json& out) {
@@ -226,7 +253,7 @@ Status run(const Options& options) {
   TH_TRY(const collective::Rendezvous rendezvous, collective::rendezvous_from_env());
   TH_TRY(collective::Group group, collective::connect(rendezvous, {}));
   TH_TRY(const Json out, Bench(options, group).run());
-  if (group.rank() != 0) return {};
+  if (group.rank() != 0 || options.turns) return {};
   tell(out);
   if (options.json) fmt::print("{}\n", dump_json(out));
   return {};
@@ -270,6 +297,10 @@ int bench_command(int argc, char** argv) {
       ->check(CLI::ExistingDirectory)
       ->capture_default_str();
   app.add_option("--memory-limit", o.memory_limit, "of a rank, as in 3GiB; what does not fit is refused");
+  app.add_option("--init", o.init, "weights and shape of a Hugging Face folder")
+      ->check(CLI::ExistingDirectory);
+  app.add_flag("--turns", o.turns, "a step for each line {\"tokens\":[…],\"targets\":[…]} on standard input")
+      ->group("");
   app.add_option("--seed", o.seed)->capture_default_str();
   app.add_flag("--json", o.json, "one line of JSON last");
   app.footer("Example:\n  th-train bench --model gpt2-124m --dtype bf16 --steps 8 --json");

@@ -4,7 +4,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
-#include "model/safetensors.h"
+#include "model/weights.h"
 
 namespace th::train {
 namespace {
@@ -16,9 +16,6 @@ Status write_json(const std::filesystem::path& path, const Json& json) {
 Status write_all(const std::filesystem::path& folder, const model::ModelConfig& config,
                  std::span<const float> params, const model::Tokenizer& tokenizer) {
   const model::ParameterLayout layout(config);
-  std::vector<model::F32Tensor> tensors;
-  for (const model::Parameter& p : layout.parameters)
-    tensors.push_back({p.name, p.shape, params.subspan(p.offset, p.size)});
   const int32_t end = tokenizer.end_of_text().value();
   TH_RETURN_IF_ERROR(write_file_durable(folder / "config.json", model::model_config_json(config)));
   TH_RETURN_IF_ERROR(
@@ -33,7 +30,7 @@ Status write_all(const std::filesystem::path& folder, const model::ModelConfig& 
                                  {"eos_token", end_text},
                                  {"model_max_length", config.max_position_embeddings},
                                  {"clean_up_tokenization_spaces", false}}));
-  return model::write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+  return model::write_weights(folder / "model.safetensors", layout, params);
 }
 
 }  // namespace
