@@ -122,6 +122,7 @@ class Bench {
     TH_RETURN_IF_ERROR(engine_->sync());
     const double took_ms = ms(Env::real().monotonic_ns() - begin_ns);
     losses_.push_back(stats.loss);
+    grad_norms_.push_back(stats.grad_norm);
     last_ms_ = took_ms;
     if (number == 1) return {};
     step_ms_.push_back(took_ms);
@@ -208,6 +209,7 @@ class Bench {
         {"model_state_bytes_per_rank", engine_->model_state_bytes()},
         {"activation_bytes_per_rank", engine_->activation_bytes()},
         {"losses", losses_},
+                {"grad_norms", grad_norms_},
         {"bf16_instructions", tensor::has_bf16_products()}};
     if (!options_.offload.empty()) {
       out["offload_bytes_per_step"] = engine_->offload_bytes();
@@ -227,6 +229,7 @@ class Bench {
   std::vector<double> step_ms_, compute_ms_, optimizer_ms_, waited_ms_, gemm_ms_, triad_, floor_ms_, ratios_,
       disk_rate_;
   std::vector<float> losses_;
+  std::vector<double> grad_norms_;
   int64_t peak_rss_ = 0;
   double last_ms_ = 0;
 };

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <type_traits>
 
@@ -285,6 +284,32 @@ void Zero<T>::update_unit(int index, double learning_rate, float grad_scale, int
   }
 }
 
+/// Squares travel as two floats and are summed in double, so that the norm, and with it each weight, does not
+/// depend on how the state is cut.
+template <class T>
+Result<StepStats> Zero<T>::agree_on_stats(double squares, float loss, bool wants_stop) {
+  const auto world = static_cast<size_t>(group_.world_size());
+  if (options_.stage == 0) squares /= static_cast<double>(world);
+  constexpr size_t kEach = 4;
+  std::vector<float> all(world * kEach);
+  const std::span<float> mine = std::span(all).subspan(static_cast<size_t>(group_.rank()) * kEach, kEach);
+  mine[0] = static_cast<float>(squares);
+  mine[1] = static_cast<float>(squares - static_cast<double>(mine[0]));
+  mine[2] = loss;
+  mine[3] = wants_stop ? 1.f : 0.f;
+  TH_RETURN_IF_ERROR(queue_.wait(queue_.submit([&] { return group_.all_gather(std::span<float>(all)); })));
+  double sum = 0, losses = 0;
+  bool stop = false;
+  for (size_t r = 0; r < world; ++r) {
+    const float* of = all.data() + r * kEach;
+    sum += std::isfinite(of[0]) ? static_cast<double>(of[0]) + static_cast<double>(of[1]) : of[0];
+    losses += of[2];
+    stop = stop || of[3] > 0;
+  }
+  return StepStats{static_cast<float>(losses / static_cast<double>(world)),
+                   static_cast<double>(static_cast<float>(std::sqrt(sum))), stop};
+}
+
 template <class T>
 Result<StepStats> Zero<T>::update(float loss, double learning_rate, int64_t step, bool wants_stop) {
   TH_RETURN_IF_ERROR(queue_.wait_all());
@@ -294,12 +319,7 @@ Result<StepStats> Zero<T>::update(float loss, double learning_rate, int64_t step
     gradients_.drop(bytes_of(own_gradients(i)));
     if (gradients_.is_file()) offload_bytes_ += signed_size(own_gradients(i).size_bytes());
   }
-  const auto world = static_cast<float>(group_.world_size());
-  if (options_.stage == 0) squares /= world;
-  std::array<float, 3> sums = {static_cast<float>(squares), loss / world, wants_stop ? 1.f : 0.f};
-  TH_RETURN_IF_ERROR(queue_.wait(queue_.submit([&] { return group_.all_reduce(std::span<float>(sums)); })));
-  const StepStats stats = {
-      .loss = sums[1], .grad_norm = std::sqrt(static_cast<double>(sums[0])), .stop = sums[2] > 0};
+  TH_TRY(const StepStats stats, agree_on_stats(squares, loss, wants_stop));
   if (!std::isfinite(stats.loss) || !std::isfinite(stats.grad_norm)) {
     Result<std::string> text = std::string();
     TH_RETURN_IF_ERROR(queue_.wait(queue_.submit([&]() -> Status {

@@ -126,6 +126,7 @@ class Zero final : public model::Parameters<T> {
   void fetch(int index);
   void gather_updated(int index);
   void update_unit(int index, double learning_rate, float grad_scale, int64_t step);
+  Result<StepStats> agree_on_stats(double squares, float loss, bool wants_stop);
   Result<std::string> tell_not_finite(float loss, double grad_norm, int64_t step);
   std::string not_finite(int64_t* offset) const;
 
