@@ -18,6 +18,7 @@
 #include "collective/connect/connect.h"
 #include "floor.h"
 #include "model/presets.h"
+#include "ranks.h"
 #include "tensor/cpu/matmul.h"
 #include "train/engine.h"
 #include "train/init.h"
@@ -308,7 +309,9 @@ int bench_command(int argc, char** argv) {
   app.add_flag("--json", o.json, "one line of JSON last");
   app.footer("Example:\n  th-train bench --model gpt2-124m --dtype bf16 --steps 8 --json");
   CLI11_PARSE(app, argc, argv);
-  if (Status status = run(o); !status) {
+  const bool starts_ranks = o.ranks > 1 && std::getenv("RANK") == nullptr;
+  const std::vector<std::string> arguments(argv, argv + argc);
+  if (Status status = starts_ranks ? run_ranks(o.ranks, arguments) : run(o); !status) {
     fmt::print(stderr, "th-train: {}\n", status.error().message);
     return status.error().code == Code::kInvalidArgument ? 2 : 1;
   }
