@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import unittest
 
 from cluster import SOURCE, ClusterTest
@@ -83,6 +84,19 @@ class Data(ClusterTest):
         wrong = self.th("data", "add", "notes", self.cluster.state / "none", status=1)["error"]
         self.assertEqual(wrong["code"], "not_found")
         self.assertEqual(len(self.th("data", "list")["items"]), 1)
+
+    def test_a_sentencepiece_vocabulary_goes_into_the_model(self):
+        text = SOURCE / "recipes/data/kjv.txt"
+        subprocess.run(["spm_train", f"--input={text}", f"--model_prefix={self.cluster.state}/bible", "--vocab_size=400",
+                        "--model_type=bpe", "--input_sentence_size=3000", "--byte_fallback=true"], check=True, capture_output=True)
+        made = self.th("data", "add", "bible", text, "--tokenizer", self.cluster.state / "bible.model")
+        self.assertEqual((made["about"]["tokenizer"], made["about"]["vocab_size"]), ("tokenizer.model", 400))
+        job = self.th("submit", "--wait", self.recipe("bible"))
+        self.assertEqual(job["state"], "succeeded")
+        model = next(m for m in self.th("models")["items"] if m["job"] == job["id"])
+        sums = {f["name"]: f["sha256"] for f in model["files"]}
+        self.assertEqual(sums["tokenizer.model"], made["about"]["tokenizer_sha256"])
+        self.assertNotIn("tokenizer.json", sums)
 
     def test_the_recipe_of_the_repository_names_what_it_needs(self):
         recipe = (SOURCE / "recipes/train/code-small.yaml").read_text()
