@@ -16,6 +16,7 @@
 #include "collective/connect/connect.h"
 #include "collectives.h"
 #include "tokenize.h"
+#include "train/ds_config.h"
 #include "train/trainer.h"
 
 namespace th {
@@ -58,6 +59,14 @@ Status run(const std::string& file) {
   return {};
 }
 
+Status check(const std::string& file) {
+  TH_TRY(train::Recipe recipe, train::load_recipe(file));
+  for (const std::string& note : recipe.notes) fmt::print("{}\n", note);
+  if (recipe.ranks > 0) TH_RETURN_IF_ERROR(train::fit_batch(recipe, recipe.ranks));
+  fmt::print("{}: good\n", file);
+  return {};
+}
+
 int main(int argc, char** argv) {
   init_log("th-train");
   if (argc > 1 && std::string_view(argv[1]) == "check-gradients")
@@ -89,8 +98,7 @@ int main(int argc, char** argv) {
     if (Status status = run(file); !status) return report(status.error());
     return 0;
   }
-  if (auto recipe = train::load_recipe(file); !recipe) return report(recipe.error());
-  fmt::print("{}: good\n", file);
+  if (Status status = check(file); !status) return report(status.error());
   return 0;
 }
 

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 #include "base/config.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "storage/account.h"
+#include "train/ds_config.h"
 
 namespace th::train {
 namespace {
@@ -74,10 +77,14 @@ Status read_data(const Config& train, DataOptions& data) {
               "want a number above 0, at most 0.5");
 }
 
-Status read_optimizer(const Config& train, OptimizerOptions& o) {
+/// `knows_lr`: another file says it.
+Status read_optimizer(const Config& train, bool knows_lr, OptimizerOptions& o) {
+  if (knows_lr && !train.has("optimizer")) return {};
   TH_TRY(Config section, train.map("optimizer", {"lr", "beta1", "beta2", "epsilon", "weight_decay", "clip",
                                                  "warmup", "schedule", "min_lr_share", "decay_share"}));
-  TH_TRY(o.lr, section.number("lr"));
+  if (!knows_lr || section.has("lr")) {
+    TH_TRY(o.lr, section.number("lr"));
+  }
   TH_TRY(o.beta1, section.number_or("beta1", o.beta1));
   TH_TRY(o.beta2, section.number_or("beta2", o.beta2));
   TH_TRY(o.epsilon, section.number_or("epsilon", o.epsilon));
@@ -143,6 +150,28 @@ Status read_recompute(const Config& train, Recipe& recipe) {
               "want 'none', 'selective' or 'full'");
 }
 
+Result<DsConfig> read_deepspeed(const Config& train, const Recipe& recipe) {
+  if (!train.has("deepspeed")) return DsConfig{};
+  TH_TRY(const std::string name, train.string("deepspeed"));
+  TH_TRY(const std::filesystem::path path, find_ds_config(recipe, name));
+  TH_TRY(const std::string text, read_file(path, kMaxRecipeBytes));
+  return parse_ds_config(text, name);
+}
+
+Status merge_deepspeed(const Config& train, const DsConfig& deepspeed, Recipe& recipe) {
+  if (deepspeed.file.empty()) return {};
+  std::set<std::string, std::less<>> given;
+  for (const char* key : {"steps", "batch", "micro_batches", "dtype", "recompute"}) {
+    if (train.has(key)) given.insert(key);
+  }
+  for (const char* section : {"optimizer", "zero"}) {
+    TH_TRY(const auto keys, train.string_map(section));
+    for (const auto& [key, value] : keys) given.insert(fmt::format("{}.{}", section, key));
+  }
+  const Status merged = apply_ds_config(deepspeed, given, recipe);
+  return merged ? merged : train.bad("deepspeed", merged.error().message);
+}
+
 Status read_train(const Config& train, Recipe& recipe) {
   TH_TRY(recipe.steps, train.integer("steps", {.min = 1, .max = kMaxSteps}));
   TH_TRY(recipe.batch, train.integer_or("batch", recipe.batch, {.min = 1, .max = 1 << 20}));
@@ -159,11 +188,12 @@ Status read_train(const Config& train, Recipe& recipe) {
   if (train.has("zero")) TH_RETURN_IF_ERROR(read_zero(train, recipe));
   TH_RETURN_IF_ERROR(read_data(train, recipe.data));
   TH_RETURN_IF_ERROR(read_model(train, recipe));
-  TH_RETURN_IF_ERROR(read_optimizer(train, recipe.optimizer));
+  TH_TRY(const DsConfig deepspeed, read_deepspeed(train, recipe));
+  TH_RETURN_IF_ERROR(read_optimizer(train, deepspeed.lr.is_there(), recipe.optimizer));
   if (train.has("checkpoint")) {
     TH_RETURN_IF_ERROR(read_checkpoint(train, recipe.checkpoint));
   }
-  return {};
+  return merge_deepspeed(train, deepspeed, recipe);
 }
 
 }  // namespace
@@ -182,8 +212,11 @@ Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& 
   recipe.folder = file.parent_path();
   TH_TRY(recipe.name, root.string("name"));
   TH_TRY(recipe.stage, root.string_map("stage"));
-  TH_TRY(Config train, root.map("train", {"model", "data", "optimizer", "checkpoint", "steps", "batch",
-                                          "micro_batches", "seq", "seed", "dtype", "recompute", "zero"}));
+  if (root.has("gpus"))
+    recipe.ranks = root.integer("gpus").value_or(0);  // parts of one are no number of ranks
+  TH_TRY(Config train,
+         root.map("train", {"model", "data", "optimizer", "checkpoint", "steps", "batch", "micro_batches",
+                            "seq", "seed", "dtype", "recompute", "zero", "deepspeed"}));
   TH_RETURN_IF_ERROR(read_train(train, recipe));
   return recipe;
 }
@@ -208,6 +241,22 @@ Result<std::filesystem::path> find_text(const Recipe& recipe) {
   }
   return fail(Code::kNotFound,
               fmt::format("train.data.text: no file '{}' in the working folder, {}", recipe.data.text, also));
+}
+
+Result<std::filesystem::path> find_ds_config(const Recipe& recipe, const std::string& name) {
+  std::vector<std::filesystem::path> places = {name, recipe.folder / name};
+  for (const auto& [to, from] : recipe.stage) {
+    if (to == name) places.push_back(recipe.folder / from);
+  }
+  std::error_code error;
+  for (const std::filesystem::path& path : places) {
+    if (std::filesystem::is_regular_file(path, error)) return path;
+  }
+  return fail(
+      Code::kNotFound,
+      fmt::format("train.deepspeed: no file '{}' in the working folder or beside the recipe, and stage does "
+                  "not bring it",
+                  name));
 }
 
 Result<std::filesystem::path> find_data_set(const Recipe& recipe) {

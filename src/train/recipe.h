@@ -38,6 +38,11 @@ struct Recipe {
   int64_t steps = 0;
   int64_t batch = 1;          // sequences a rank and micro-batch
   int64_t micro_batches = 1;  // a step, their gradients summed up
+  // Sequences of a step on all ranks, from a ds_config.json; batch or micro_batches are then 0 where they
+  // follow from it (fit_batch). 0: batch · micro_batches · ranks.
+  int64_t train_batch = 0;
+  int64_t ranks = 0;               // that the job asks for (gpus); 0: not said, or a part of one
+  std::vector<std::string> notes;  // for people, about what is not done
   Dtype dtype = Dtype::kFloat32;
   model::Recompute recompute = model::Recompute::kNone;
   int zero_stage = 1;
@@ -50,8 +55,9 @@ struct Recipe {
   std::filesystem::path folder;  // where the recipe lies
 };
 
-/// `file` names the text in errors. The keys that other programs read (gpus, time, …) are known here but not
-/// checked. Errors: kInvalidArgument "recipe.yaml:12: train.model.hidden_size: …".
+/// `file` names the text in errors; `train.deepspeed` is read too. The keys that other programs read (gpus,
+/// time, …) are known here but not checked. Errors: kInvalidArgument "recipe.yaml:12:
+/// train.model.hidden_size: …".
 Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& file);
 
 /// Reads the file, and checks that the text it trains on is there; a data set only comes with the job.
@@ -61,6 +67,10 @@ Result<Recipe> load_recipe(const std::filesystem::path& file);
 /// The text to train on: in the working folder, else where `stage` takes it from. Errors: kNotFound, naming
 /// both.
 Result<std::filesystem::path> find_text(const Recipe& recipe);
+
+/// train.deepspeed: in the working folder, else beside the recipe, else where `stage` takes it from. Errors:
+/// kNotFound.
+Result<std::filesystem::path> find_ds_config(const Recipe& recipe, const std::string& name);
 
 /// The folder of the data set: data/NAME in the working folder. Errors: kNotFound, telling how it gets there.
 Result<std::filesystem::path> find_data_set(const Recipe& recipe);

@@ -16,7 +16,11 @@ Result<Schedule> parse_schedule(std::string_view text) {
 }
 
 double learning_rate(const OptimizerOptions& o, int64_t step, int64_t steps) {
-  if (step <= o.warmup) return o.lr * static_cast<double>(step) / static_cast<double>(o.warmup);
+  if (step <= o.warmup) {
+    const auto at = static_cast<double>(step), end = static_cast<double>(o.warmup);
+    const double up = o.warmup_shape == WarmUp::kLinear ? at / end : std::log(at + 1) / std::log(end + 1);
+    return o.lr * (o.warmup_from + (1 - o.warmup_from) * up);
+  }
   const auto span = static_cast<double>(std::max<int64_t>(steps - o.warmup, 1));
   const double progress = std::min(static_cast<double>(step - o.warmup) / span, 1.0);
   double left = 1 - progress;  // of the way down

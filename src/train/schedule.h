@@ -12,14 +12,19 @@ namespace th::train {
 /// and a straight line down over the last part (warm-up, stable, decay; Hu et al. 2024, MiniCPM).
 enum class Schedule { kCosine, kLinear, kWsd };
 
+/// A straight line up, or as the logarithm: fast at first, as DeepSpeed's WarmupLR does by default.
+enum class WarmUp { kLinear, kLog };
+
 struct OptimizerOptions {
   double lr = 1e-3;
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
   double weight_decay = 0.1;
-  double clip = 1.0;          // global norm of the gradient; 0: none
-  int64_t warmup = 0;         // steps
+  double clip = 1.0;       // global norm of the gradient; 0: none
+  int64_t warmup = 0;      // steps
+  double warmup_from = 0;  // share of lr before the first step of the warm-up
+  WarmUp warmup_shape = WarmUp::kLinear;
   double min_lr_share = 0.1;  // of lr, at the end of the schedule
   Schedule schedule = Schedule::kCosine;
   double decay_share = 0.2;  // wsd: of the steps after the warm-up

@@ -22,6 +22,7 @@
 #include "train/bigram.h"
 #include "train/checkpoint.h"
 #include "train/dataset.h"
+#include "train/ds_config.h"
 #include "train/engine.h"
 #include "train/export.h"
 #include "train/metrics.h"
@@ -76,6 +77,9 @@ class Trainer {
       : recipe_(recipe), group_(group), options_(options), metrics_(is_first() ? options.metrics_file : "") {}
 
   Result<TrainResult> run() {
+    for (const std::string& note : recipe_.notes) {
+      if (is_first()) say("{}", note);
+    }
     TH_RETURN_IF_ERROR(load_data());
     TH_RETURN_IF_ERROR(build_model());
     TH_RETURN_IF_ERROR(open_store());
@@ -334,7 +338,9 @@ class Trainer {
 
 Result<TrainResult> train(const Recipe& recipe, collective::Group& group, const TrainOptions& options) {
   flush_denormals();
-  return Trainer(recipe, group, options).run();
+  Recipe fitted = recipe;
+  TH_RETURN_IF_ERROR(fit_batch(fitted, group.world_size()));
+  return Trainer(fitted, group, options).run();
 }
 
 }  // namespace th::train
