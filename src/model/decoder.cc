@@ -184,7 +184,8 @@ template <class T>
 void Decoder<T>::State::linear_backward(float* dinp, const float* dout, const float* inp, const Weights& w,
                                         Gradients& g, const Linear& at) {
   if (is_gpt2()) tensor::bias_backward(g.vector(at.bias), dout, {rows(), at.out});
-  tensor::matmul_backward_weight(g.matrix(at.weight), dout, inp, product(at.in, at.out), g.write());
+  if (g.is_wanted())
+    tensor::matmul_backward_weight(g.matrix(at.weight), dout, inp, product(at.in, at.out), g.write());
   tensor::matmul_backward_input(dinp, dout, w.matrix(at.weight), product(at.in, at.out));
 }
 
@@ -196,6 +197,7 @@ void Decoder<T>::State::embed(const Weights& outer) {
 
 template <class T>
 void Decoder<T>::State::embed_backward(Gradients& outer) {
+  if (!outer.is_wanted()) return;
   const auto clear = [&](int64_t offset, int64_t size) {
     if (outer.write() == Write::kReplace) std::fill_n(outer.matrix(offset), size, T{});
   };
@@ -260,8 +262,9 @@ double Decoder<T>::State::head(const Weights& outer, Gradients* gradients, float
       continue;
     }
     tensor::cross_entropy_forward_backward(act.losses + first, act.logits, wanted, logit_rows, scale);
-    tensor::matmul_backward_weight(gradients->matrix(layout.lm_head), act.logits, normed, dims,
-                                   first == 0 ? gradients->write() : Write::kAdd);
+    if (gradients->is_wanted())
+      tensor::matmul_backward_weight(gradients->matrix(layout.lm_head), act.logits, normed, dims,
+                                     first == 0 ? gradients->write() : Write::kAdd);
     tensor::matmul_backward_input(act.dnormed + first * width.hidden, act.logits, weight, dims);
   }
   double sum = 0;

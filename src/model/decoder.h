@@ -26,7 +26,7 @@ class Parameters {
   /// The unit's weights, until release(). Errors: of the ranks that are to bring them.
   virtual Result<const T*> acquire(int unit) = 0;
   virtual void release(int /*unit*/) {}
-  /// Where the unit's gradients go until finish(), and whether what is there counts.
+  /// Where the unit's gradients go until finish(), and whether what is there counts. Null: none are wanted.
   struct Gradients {
     T* values;
     tensor::Write write;

@@ -102,6 +102,19 @@ void lay_out_gpt2(Builder& build, ParameterLayout& layout, const ModelConfig& co
 ParameterLayout::ParameterLayout(const ModelConfig& config) {
   Builder build(*this);
   (config.family == Family::kGpt2 ? lay_out_gpt2 : lay_out_llama)(build, *this, config);
+  sort_names();
+}
+
+ParameterLayout::ParameterLayout(std::vector<Parameter> matrices) {
+  Builder build(*this);
+  build.begin_unit();
+  for (Parameter& p : matrices) build.add(std::move(p.name), std::move(p.shape), p.transposed);
+  build.end_matrices();
+  build.end_unit();
+  sort_names();
+}
+
+void ParameterLayout::sort_names() {
   by_name_.resize(parameters.size());
   std::iota(by_name_.begin(), by_name_.end(), size_t{0});
   std::ranges::sort(by_name_, {}, [this](size_t i) -> const std::string& { return parameters[i].name; });

@@ -33,6 +33,8 @@ struct Unit {
 /// (2·intermediate, hidden) matrix.
 struct ParameterLayout {
   explicit ParameterLayout(const ModelConfig& config);
+  /// Of one unit, with these tensors as its matrices, one after another: adapters, say.
+  explicit ParameterLayout(std::vector<Parameter> matrices);
 
   std::vector<Parameter> parameters;  // ascending offset
   std::vector<Unit> units;
@@ -61,6 +63,7 @@ struct ParameterLayout {
   int64_t norm_out_bias = 0;
 
  private:
+  void sort_names();
   std::vector<size_t> by_name_;
 };
 

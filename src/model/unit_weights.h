@@ -44,8 +44,10 @@ class UnitGradients {
   T* matrix(int64_t offset) const { return to_.values + offset - unit_.offset; }
   float* vector(int64_t offset) { return vectors_.data() + offset - unit_.offset - unit_.decayed_size; }
   tensor::Write write() const { return to_.write; }
+  bool is_wanted() const { return to_.values != nullptr; }
   /// Once all of them are there.
   void end() {
+    if (!is_wanted()) return;
     const std::span<T> into(to_.values + unit_.decayed_size, vectors_.size());
     const std::span<const float> from(vectors_);
     if (to_.write == tensor::Write::kAdd) {

@@ -138,7 +138,7 @@ TEST(DsConfig, WhatTheRecipeSaysOtherwiseIsAnErrorThatNamesBoth) {
               testing::AllOf(HasSubstr("r.yaml:4"), HasSubstr("optimizer.lr is 0.002 in the recipe"),
                              HasSubstr("0.001 in ds.json")));
   EXPECT_TRUE(recipe_with(lr, "  optimizer: {lr: 0.001}\n"));
- // a key twice
+  // a key twice
   EXPECT_THAT(error(R"({"optimizer": {}, "bf16": {"enabled": false}})", "  dtype: bfloat16\n"),
               HasSubstr("train.dtype is bfloat16 in the recipe, and bf16.enabled's precision is float32"));
   EXPECT_THAT(

@@ -4,6 +4,7 @@
 
 #include "base/env.h"
 #include "base/units.h"
+#include "train/lora.h"
 
 namespace th::train {
 namespace {
@@ -57,6 +58,11 @@ class EngineOf final : public Engine {
     return model_.loss(*zero_, {tokens, targets, batch, time});
   }
 
+  Status load_weights(const ReadWeights& read) override {
+    for (const StatePart& part : zero_->state()) TH_RETURN_IF_ERROR(read(part.begin, part.weights));
+    return zero_->reload();
+  }
+
   Status sync() override { return zero_->queue().wait_all(); }
   std::vector<StatePart> state() override { return zero_->state(); }
   std::vector<StatePart> share() override { return zero_->share(); }
@@ -107,6 +113,7 @@ std::string_view dtype_name(Dtype dtype) { return dtype == Dtype::kBf16 ? "bfloa
 
 Result<std::unique_ptr<Engine>> make_engine(collective::Group& group, const model::ModelConfig& config,
                                             const EngineOptions& options) {
+  if (options.lora.rank > 0) return make_lora_engine(group, config, options);
   if (options.dtype == Dtype::kBf16) return EngineOf<Bf16>::create(group, config, options);
   return EngineOf<float>::create(group, config, options);
 }

@@ -2,8 +2,10 @@
 // A model with what it is trained with, in either precision: what the trainer and the benchmarks drive.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +22,12 @@ enum class Dtype { kFloat32, kBf16 };
 Result<Dtype> parse_dtype(std::string_view text);
 std::string_view dtype_name(Dtype dtype);
 
+struct LoraOptions {
+  int64_t rank = 0;  // 0: no adapters, all of the model is trained
+  double alpha = 16;
+  std::vector<std::string> targets = {};  // names of matrices; none: all of the layers
+};
+
 struct EngineOptions {
   Dtype dtype = Dtype::kFloat32;
   int64_t batch = 1;  // sequences of a rank and micro-batch
@@ -28,6 +36,7 @@ struct EngineOptions {
   model::Recompute recompute = model::Recompute::kNone;
   ZeroOptions zero;
   int64_t memory_limit_bytes = 0;  // of a rank, 0: none
+  LoraOptions lora = {};
   uint64_t seed = 1;
 };
 
@@ -45,6 +54,12 @@ class Engine {
   virtual ~Engine() = default;
   virtual const model::ModelConfig& config() const = 0;
   virtual const model::ParameterLayout& layout() const = 0;
+  /// Of what is trained, which state() cuts: the model, or its adapters.
+  virtual const model::ParameterLayout& state_layout() const { return layout(); }
+  /// Fills a stretch of the model's flat buffer that begins at `begin`.
+  using ReadWeights = std::function<Status(int64_t begin, std::span<float> values)>;
+  /// Weights from elsewhere, before the first step.
+  virtual Status load_weights(const ReadWeights& read) = 0;
 
   /// One update from batch · micro_batches sequences of this rank: tokens and targets in row order. Errors:
   /// those of Decoder::loss and Zero::update.
@@ -65,6 +80,7 @@ class Engine {
   virtual std::vector<StatePart> share() = 0;
   virtual Status reload() = 0;
   virtual void on_update(std::function<void(int unit)> before) = 0;
+  /// All weights of the model, adapters added, on every rank.
   virtual Result<std::vector<float>> gather_weights() = 0;
 
   virtual const StepTimes& times() const = 0;  // of the last step

@@ -13,9 +13,8 @@ Result<model::ModelConfig> read_model_config(const std::filesystem::path& folder
 
 Status init_from_folder(Engine& engine, const std::filesystem::path& folder) {
   TH_TRY(const model::WeightFolder weights, model::WeightFolder::open(folder, engine.layout()));
-  for (const StatePart& part : engine.state())
-    TH_RETURN_IF_ERROR(weights.read(part.begin, part.weights));
-  return engine.reload();
+  return engine.load_weights(
+      [&](int64_t begin, std::span<float> values) { return weights.read(begin, values); });
 }
 
 }  // namespace th::train

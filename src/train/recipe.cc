@@ -23,9 +23,17 @@ Status need(bool good, const Config& section, const char* key, std::string_view 
 
 Status read_model(const Config& train, Recipe& recipe) {
   TH_TRY(Config section,
-         train.map("model",
-                   {"family", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                    "num_key_value_heads", "rope_theta", "tie_word_embeddings", "vocab_size"}));
+         train.map("model", {"from", "family", "hidden_size", "intermediate_size", "num_hidden_layers",
+                             "num_attention_heads", "num_key_value_heads", "rope_theta",
+                             "tie_word_embeddings", "vocab_size"}));
+  if (section.has("from")) {
+    TH_TRY(recipe.from, section.string("from"));
+    for (const char* key :
+         {"family", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+          "num_key_value_heads", "rope_theta", "tie_word_embeddings", "vocab_size"})
+      TH_RETURN_IF_ERROR(need(!section.has(key), section, key, "is that of the model in 'from'"));
+    return {};
+  }
   model::ModelConfig& model = recipe.model;
   TH_TRY(const std::string family, section.string("family", "llama"));
   TH_RETURN_IF_ERROR(
@@ -142,6 +150,15 @@ Status read_zero(const Config& train, Recipe& recipe) {
   return {};
 }
 
+Status read_lora(const Config& train, Recipe& recipe) {
+  TH_TRY(Config section, train.map("lora", {"rank", "alpha", "targets"}));
+  TH_TRY(recipe.lora.rank, section.integer("rank", {.min = 1, .max = 1 << 16}));
+  TH_TRY(recipe.lora.alpha, section.number_or("alpha", 2 * static_cast<double>(recipe.lora.rank)));
+  TH_TRY(recipe.lora.targets, section.strings("targets"));
+  TH_RETURN_IF_ERROR(need(recipe.lora.alpha > 0, section, "alpha", "want a number above 0"));
+  return need(!recipe.from.empty(), train, "lora", "wants a model to adapt: set model.from");
+}
+
 Status read_recompute(const Config& train, Recipe& recipe) {
   TH_TRY(const std::string text, train.string("recompute", "none"));
   if (text == "selective") recipe.recompute = model::Recompute::kSelective;
@@ -188,6 +205,7 @@ Status read_train(const Config& train, Recipe& recipe) {
   if (train.has("zero")) TH_RETURN_IF_ERROR(read_zero(train, recipe));
   TH_RETURN_IF_ERROR(read_data(train, recipe.data));
   TH_RETURN_IF_ERROR(read_model(train, recipe));
+  if (train.has("lora")) TH_RETURN_IF_ERROR(read_lora(train, recipe));
   TH_TRY(const DsConfig deepspeed, read_deepspeed(train, recipe));
   TH_RETURN_IF_ERROR(read_optimizer(train, deepspeed.lr.is_there(), recipe.optimizer));
   if (train.has("checkpoint")) {
@@ -216,7 +234,7 @@ Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& 
     recipe.ranks = root.integer("gpus").value_or(0);  // parts of one are no number of ranks
   TH_TRY(Config train,
          root.map("train", {"model", "data", "optimizer", "checkpoint", "steps", "batch", "micro_batches",
-                            "seq", "seed", "dtype", "recompute", "zero", "deepspeed"}));
+                            "seq", "seed", "dtype", "recompute", "zero", "lora", "deepspeed"}));
   TH_RETURN_IF_ERROR(read_train(train, recipe));
   return recipe;
 }
@@ -225,6 +243,7 @@ Result<Recipe> load_recipe(const std::filesystem::path& file) {
   TH_TRY(std::string text, read_file(file, kMaxRecipeBytes));
   TH_TRY(Recipe recipe, parse_recipe(text, file));
   if (recipe.data.set.empty()) TH_RETURN_IF_ERROR(find_text(recipe));
+  if (!recipe.from.empty()) TH_RETURN_IF_ERROR(find_model(recipe));
   return recipe;
 }
 
@@ -257,6 +276,21 @@ Result<std::filesystem::path> find_ds_config(const Recipe& recipe, const std::st
       fmt::format("train.deepspeed: no file '{}' in the working folder or beside the recipe, and stage does "
                   "not bring it",
                   name));
+}
+
+Result<std::filesystem::path> find_model(const Recipe& recipe) {
+  std::vector<std::filesystem::path> places = {recipe.from, recipe.folder / recipe.from};
+  for (const auto& [to, from] : recipe.stage) {
+    if (to == recipe.from) places.push_back(recipe.folder / from);
+  }
+  std::error_code error;
+  for (const std::filesystem::path& path : places) {
+    if (std::filesystem::is_directory(path, error)) return path;
+  }
+  return fail(Code::kNotFound,
+              fmt::format("train.model.from: no folder '{}' in the working folder or beside the recipe, and "
+                          "stage does not bring it",
+                          recipe.from));
 }
 
 Result<std::filesystem::path> find_data_set(const Recipe& recipe) {

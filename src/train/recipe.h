@@ -32,6 +32,8 @@ struct Recipe {
   std::string name;
   model::ModelConfig model;  // vocab_size is set once the tokenizer is known
   int32_t vocab_size = 0;    // of the model; 0: the tokenizer's
+  std::string from = {};     // a Hugging Face folder to go on from; empty: random weights
+  LoraOptions lora = {};
   DataOptions data;
   OptimizerOptions optimizer;
   CheckpointOptions checkpoint;
@@ -71,6 +73,10 @@ Result<std::filesystem::path> find_text(const Recipe& recipe);
 /// train.deepspeed: in the working folder, else beside the recipe, else where `stage` takes it from. Errors:
 /// kNotFound.
 Result<std::filesystem::path> find_ds_config(const Recipe& recipe, const std::string& name);
+
+/// train.model.from: in the working folder, else beside the recipe, else where `stage` takes it from. Errors:
+/// kNotFound.
+Result<std::filesystem::path> find_model(const Recipe& recipe);
 
 /// The folder of the data set: data/NAME in the working folder. Errors: kNotFound, telling how it gets there.
 Result<std::filesystem::path> find_data_set(const Recipe& recipe);

@@ -96,6 +96,61 @@ TEST(TrainSlow, AnyNumberOfRanksLearnsTheSame) {
   }
 }
 
+TEST(TrainSlow, EachZeroStageAndRecomputeGivesTheSameBits) {
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBf16}) {
+    std::string want;
+    for (int stage = 0; stage <= 3; ++stage) {
+      Job job(2);
+      job.recipe.dtype = dtype;
+      job.recipe.zero_stage = stage;
+      if (stage == 3) job.recipe.offload = job.folder(), job.recipe.recompute = model::Recompute::kFull;
+      ASSERT_TRUE(job.run());
+      if (stage == 0) want = job.weights();
+      EXPECT_TRUE(job.weights() == want) << stage;
+    }
+  }
+}
+
+double number_in(const std::string& metrics, const std::string& key) {
+  return std::stod(metrics.substr(metrics.rfind("\"" + key + "\":") + key.size() + 3));
+}
+double first_loss_of(const Job& job) { return number_in(job.metrics(), "first_loss"); }
+double last_loss_of(const Job& job) { return number_in(job.metrics(), "last_loss"); }
+
+TEST(TrainSlow, MicroBatchesLearnAsOneBatch) {
+  std::map<int64_t, double> losses;
+  for (const int64_t micro : {1, 2, 4}) {
+    Job job(1);
+    job.recipe.micro_batches = micro;
+    job.recipe.batch = 4 / micro;
+    job.recipe.zero_stage = 2;
+    ASSERT_TRUE(job.run());
+    losses[micro] = last_loss_of(job);
+  }
+  EXPECT_NEAR(losses[2], losses[1], 2e-3);
+  EXPECT_NEAR(losses[4], losses[1], 2e-3);
+}
+
+TEST(TrainSlow, GoesOnFromAModelWholeOrWithAdapters) {
+  for (const model::Family family : {model::Family::kLlama, model::Family::kGpt2}) {
+    Job base(1);
+    base.recipe.model.family = family;
+    if (family == model::Family::kGpt2) base.recipe.model.num_key_value_heads = 4;
+    base.recipe.steps = 120;
+    ASSERT_TRUE(base.run());
+    for (const int64_t rank : {0, 4}) {
+      Job tuned(2);
+      tuned.recipe.from = base.folder() / "model";
+      tuned.recipe.lora.rank = rank;
+      tuned.recipe.steps = 20;
+      ASSERT_TRUE(tuned.run());
+      EXPECT_LT(first_loss_of(tuned), first_loss_of(base) - 1) << "it did not begin with what was learned";
+      EXPECT_NE(tuned.weights(), base.weights());
+      EXPECT_EQ(tuned.weights().size(), base.weights().size());
+    }
+  }
+}
+
 TEST(TrainSlow, ARerunGivesTheSameBits) {
   Job first(2), second(2);
   ASSERT_TRUE(first.run() && second.run());

@@ -25,6 +25,7 @@
 #include "train/ds_config.h"
 #include "train/engine.h"
 #include "train/export.h"
+#include "train/init.h"
 #include "train/metrics.h"
 #include "train/store.h"
 
@@ -71,6 +72,11 @@ void flush_denormals() {
 #endif
 }
 
+/// Adapters of another rank or other matrices are no adapters of this training.
+std::string lora_text(const LoraOptions& lora) {
+  return fmt::format("lora {} {} {}", lora.rank, lora.alpha, join(lora.targets, ","));
+}
+
 class Trainer {
  public:
   Trainer(const Recipe& recipe, collective::Group& group, const TrainOptions& options)
@@ -106,8 +112,13 @@ class Trainer {
     TH_TRY(std::filesystem::path path, find_text(recipe_));
     TH_TRY(std::string text, read_file(path, kMaxTextBytes));
     const SplitText split = split_text(text, recipe_.data.validation_share);
-    TH_TRY(tokenizer_, share_tokenizer(recipe_, split.train, group_,
-                                       options_.job_folder / "checkpoints" / "tokenizer.json"));
+    if (recipe_.from.empty()) {
+      TH_TRY(tokenizer_, share_tokenizer(recipe_, split.train, group_,
+                                         options_.job_folder / "checkpoints" / "tokenizer.json"));
+    } else {
+      TH_TRY(const std::filesystem::path folder, find_model(recipe_));
+      TH_TRY(tokenizer_, model::Tokenizer::load(folder));
+    }
     TH_TRY(data_, make_dataset(split, *tokenizer_, recipe_.seq));
     if (is_first()) {
       say("data: {} ({}), {} tokens to learn from, {} to measure on, vocabulary {}", path.string(),
@@ -129,9 +140,7 @@ class Trainer {
   }
 
   Status build_model() {
-    model::ModelConfig config = recipe_.model;
-    TH_TRY(config.vocab_size, fit_vocabulary(recipe_.vocab_size, *tokenizer_));
-    config.bos_token_id = config.eos_token_id = tokenizer_->end_of_text().value();
+    TH_TRY(const model::ModelConfig config, shape());
     TH_TRY(engine_, make_engine(group_, config,
                                 {.dtype = recipe_.dtype,
                                  .batch = recipe_.batch,
@@ -140,16 +149,43 @@ class Trainer {
                                  .recompute = recipe_.recompute,
                                  .zero = {recipe_.zero_stage, recipe_.optimizer, recipe_.offload},
                                  .memory_limit_bytes = recipe_.memory_limit_bytes,
+                                 .lora = recipe_.lora,
                                  .seed = recipe_.seed}));
     checkpoints_.emplace(options_.job_folder / "checkpoints", recipe_.checkpoint.keep, group_,
-                         engine_->layout());
+                         engine_->state_layout());
+    if (!recipe_.from.empty()) {
+      TH_TRY(const std::filesystem::path folder, find_model(recipe_));
+      TH_RETURN_IF_ERROR(init_from_folder(*engine_, folder));
+      if (is_first()) say("model: goes on from {}", folder.string());
+    }
     engine_->on_update([this](int unit) { checkpoints_->wait_part(unit); });
-    fingerprint_ = sha256_hex(model::model_config_json(config) + tokenizer_->file().content);
+    fingerprint_ = sha256_hex(model::model_config_json(config) + tokenizer_->file().content +
+                              (recipe_.lora.rank > 0 ? lora_text(recipe_.lora) : ""));
     if (is_first()) {
       say("model: {} parameters in {}; {} ranks, ZeRO stage {}, {} tokens a step", engine_->layout().size,
           dtype_name(recipe_.dtype), group_.world_size(), recipe_.zero_stage, global_batch() * recipe_.seq);
     }
     return {};
+  }
+
+  Result<model::ModelConfig> shape() {
+    if (recipe_.from.empty()) {
+      model::ModelConfig config = recipe_.model;
+      TH_TRY(config.vocab_size, fit_vocabulary(recipe_.vocab_size, *tokenizer_));
+      config.bos_token_id = config.eos_token_id = tokenizer_->end_of_text().value();
+      return config;
+    }
+    TH_TRY(const std::filesystem::path folder, find_model(recipe_));
+    TH_TRY(const model::ModelConfig config, read_model_config(folder));
+    TH_TRY(const model::Tokenizer own, model::Tokenizer::load(folder));
+    if (own.file().content != tokenizer_->file().content)
+      return fail(
+          Code::kInvalidArgument,
+          fmt::format("train.data.set: {} was made with another tokenizer ({} tokens) than the model in "
+                      "{} has ({}); make it again with th data add --tokenizer",
+                      recipe_.data.set, tokenizer_->vocab_size(), folder.string(), own.vocab_size()));
+    TH_RETURN_IF_ERROR(fit_vocabulary(static_cast<int32_t>(config.vocab_size), own));
+    return config;
   }
 
   /// Rank 0 brings what the local folder lacks; the others wait for it.
