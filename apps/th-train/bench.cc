@@ -210,7 +210,7 @@ class Bench {
         {"model_state_bytes_per_rank", engine_->model_state_bytes()},
         {"activation_bytes_per_rank", engine_->activation_bytes()},
         {"losses", losses_},
-                {"grad_norms", grad_norms_},
+        {"grad_norms", grad_norms_},
         {"bf16_instructions", tensor::has_bf16_products()}};
     if (!options_.offload.empty()) {
       out["offload_bytes_per_step"] = engine_->offload_bytes();

@@ -1,6 +1,6 @@
 #pragma once
-// The least that a training step on one rank costs: its matrix products alone, and its optimizer's bytes at the
-// rate of memory.
+// The least that a training step on one rank costs: its matrix products alone, and its optimizer's bytes at
+// the rate of memory.
 
 #include <optional>
 #include <vector>

@@ -1,4 +1,5 @@
-// th-train run RECIPE | check RECIPE | tokenize PATH | check-gradients | all-reduce | collectives
+// th-train run RECIPE | check RECIPE | tokenize PATH | export MODEL | check-gradients | all-reduce |
+// collectives
 
 #include <fmt/format.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include "check_gradients.h"
 #include "collective/connect/connect.h"
 #include "collectives.h"
+#include "export.h"
 #include "tokenize.h"
 #include "train/ds_config.h"
 #include "train/trainer.h"
@@ -75,6 +77,7 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "all-reduce") return all_reduce_command(argc - 1, argv + 1);
   if (argc > 1 && std::string_view(argv[1]) == "tokenize") return tokenize_command(argc - 1, argv + 1);
   if (argc > 1 && std::string_view(argv[1]) == "collectives") return collectives_command(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "export") return export_command(argc - 1, argv + 1);
   CLI::App app(
       "Trains a model from a recipe, alone or as a rank of a gang (RANK, WORLD_SIZE, MASTER_ADDR, "
       "MASTER_PORT)");
@@ -85,6 +88,7 @@ int main(int argc, char** argv) {
   for (CLI::App* command : {run_command, check_command})
     command->add_option("recipe", file, "recipe.yaml")->required();
   app.add_subcommand("tokenize", "make a data set's folder of texts, once");
+  app.add_subcommand("export", "write a model as a GGUF file, which llama.cpp loads");
   app.add_subcommand("check-gradients", "compare every backward pass with finite differences");
   app.add_subcommand("bench", "measure training steps beside the least that they could cost");
   app.add_subcommand("all-reduce", "measure how fast the ranks of a gang add numbers up");

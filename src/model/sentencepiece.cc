@@ -82,6 +82,16 @@ Status SentencePieces::take_pieces(std::string_view what) {
   return {};
 }
 
+SentencePieces::Piece SentencePieces::piece(int32_t id) const {
+  const auto& processor = library_->processor;
+  Kind kind = Kind::kNormal;
+  if (processor.IsControl(id)) kind = Kind::kControl;
+  if (processor.IsUnknown(id)) kind = Kind::kUnknown;
+  if (processor.IsUnused(id)) kind = Kind::kUnused;
+  if (processor.IsByte(id)) kind = Kind::kByte;
+  return {processor.IdToPiece(id), processor.GetScore(id), kind};
+}
+
 void SentencePieces::encode(std::string_view text, std::vector<int32_t>& ids) const {
   std::vector<int> pieces;
   if (!library_->processor.Encode(text, &pieces).ok()) return;  // only a model that did not load says no

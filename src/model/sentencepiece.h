@@ -31,6 +31,16 @@ class SentencePieces {
   /// Whether it puts a blank before each text, which decoding takes away again.
   bool adds_blank() const { return adds_blank_; }
 
+  /// The numbers that SentencePiece's file has for them; what a user defined counts as normal.
+  enum class Kind { kNormal = 1, kUnknown = 2, kControl = 3, kUnused = 5, kByte = 6 };
+  struct Piece {
+    std::string_view text;  // as in the file, "▁" for a blank
+    float score;
+    Kind kind;
+  };
+  /// 0 <= id < tokens().size().
+  Piece piece(int32_t id) const;
+
  private:
   struct Library;
   SentencePieces();

@@ -116,6 +116,8 @@ Result<Tokenizer> Tokenizer::from_sentencepiece(std::string file, std::string_vi
   return Tokenizer(std::move(table));
 }
 
+const SentencePieces* Tokenizer::sentencepieces() const { return table_->pieces.get(); }
+
 TokenizerFile Tokenizer::file() const {
   if (table_->pieces) return {"tokenizer.model", table_->pieces->file()};
   return {"tokenizer.json", to_json()};

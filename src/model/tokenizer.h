@@ -22,6 +22,8 @@
 
 namespace th::model {
 
+class SentencePieces;
+
 // The special tokens of every tokenizer that is trained here. A file from elsewhere may have others or none.
 inline constexpr std::string_view kEndOfText = "<|endoftext|>";
 inline constexpr std::string_view kUserToken = "<|user|>";
@@ -82,6 +84,8 @@ class Tokenizer {
   /// What stands between documents: <|endoftext|>, or SentencePiece's </s>.
   std::optional<int32_t> end_of_text() const;
   const TokenizerParts& parts() const;
+  /// Of a SentencePiece model; else null. Lives as long as a copy of this.
+  const SentencePieces* sentencepieces() const;
 
  private:
   struct Table;
