@@ -44,7 +44,11 @@ tests/openai/node_modules/.package-lock.json: tests/openai/package-lock.json | i
 tests/azurite/node_modules/.package-lock.json: tests/azurite/package-lock.json | install
 	@npm ci --prefix tests/azurite --loglevel=error --no-audit --no-fund
 
-test: all-targets tests/openai/node_modules/.package-lock.json tests/azurite/node_modules/.package-lock.json
+# llama.cpp, as its package for Node.js has it built.
+tests/gguf/node_modules/.package-lock.json: tests/gguf/package-lock.json | install
+	@npm ci --prefix tests/gguf --omit=optional --ignore-scripts --loglevel=error --no-audit --no-fund
+
+test: all-targets tests/gguf/node_modules/.package-lock.json tests/openai/node_modules/.package-lock.json tests/azurite/node_modules/.package-lock.json
 	@tools/run_tests.sh build/release
 
 asan tsan: install
