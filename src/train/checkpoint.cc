@@ -107,12 +107,13 @@ Status Checkpoints::prepare(const fs::path& temporary) {
   return {};
 }
 
-Status Checkpoints::begin(const CheckpointMeta& meta, std::vector<StatePart> share) {
+Status Checkpoints::begin(const CheckpointMeta& meta, std::vector<StatePart> share, DoneWith done_with) {
   TH_CHECK(!is_writing());
   meta_ = meta;
   const fs::path temporary = path_of(meta.step).string() + ".tmp";
   TH_RETURN_IF_ERROR(agree(group_.rank() == 0 ? prepare(temporary) : Status()));
-  writer_ = std::make_unique<ShardWriter>(temporary / shard_name(group_.rank()), std::move(share));
+  writer_ = std::make_unique<ShardWriter>(temporary / shard_name(group_.rank()), std::move(share),
+                                          std::move(done_with));
   return {};
 }
 
@@ -176,7 +177,7 @@ void Checkpoints::remove_old() {
 }
 
 Result<CheckpointMeta> Checkpoints::load(int64_t step, const std::string& fingerprint,
-                                         std::span<const StatePart> state) {
+                                         std::span<const StatePart> state, const DoneWith& done_with) {
   const fs::path folder = path_of(step);
   TH_TRY(Manifest manifest, read_manifest(folder, fingerprint));
   if (!std::ranges::equal(manifest.units, layout_.units, {}, {}, &model::Unit::size))
@@ -189,19 +190,20 @@ Result<CheckpointMeta> Checkpoints::load(int64_t step, const std::string& finger
                                             manifest.digests[rank]));
     shards.push_back(std::move(shard));
   }
-  for (const ShardFile& shard : shards) shard.copy_into(state);
+  for (const ShardFile& shard : shards) shard.copy_into(state, done_with);
   return manifest.meta;
 }
 
 Result<std::optional<CheckpointMeta>> Checkpoints::load_newest(const std::string& fingerprint,
-                                                               std::span<const StatePart> state) {
+                                                               std::span<const StatePart> state,
+                                                               const DoneWith& done_with) {
   // Rank 0 chooses, so that all load the same one. Steps stay below 2^24, where float32 counts exactly.
   constexpr float kNone = -1;
   float chosen[] = {kNone};
   std::optional<CheckpointMeta> meta;
   if (group_.rank() == 0) {
     for (int64_t step : list_checkpoints(folder_)) {
-      auto loaded = load(step, fingerprint, state);
+      auto loaded = load(step, fingerprint, state, done_with);
       if (loaded) {
         meta = *loaded;
         chosen[0] = static_cast<float>(step);
@@ -213,7 +215,7 @@ Result<std::optional<CheckpointMeta>> Checkpoints::load_newest(const std::string
   TH_RETURN_IF_ERROR(group_.broadcast(chosen, 0));
   if (chosen[0] == kNone) return std::optional<CheckpointMeta>();
   if (group_.rank() != 0) {
-    TH_TRY(meta, load(static_cast<int64_t>(chosen[0]), fingerprint, state));
+    TH_TRY(meta, load(static_cast<int64_t>(chosen[0]), fingerprint, state, done_with));
   }
   TH_RETURN_IF_ERROR(group_.barrier());
   return meta;

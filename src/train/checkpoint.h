@@ -39,7 +39,7 @@ class Checkpoints {
   /// may be changed once wait_part() of its index has returned. One at a time. Fails on all ranks or on none.
   /// Errors: kNoSpace, kPermissionDenied, …, as the failing rank saw it, or kUnavailable elsewhere: older
   /// checkpoints are intact and training may go on; an error of the group breaks it (see `is_group_error`).
-  Status begin(const CheckpointMeta& meta, std::vector<StatePart> share);
+  Status begin(const CheckpointMeta& meta, std::vector<StatePart> share, DoneWith done_with = {});
   void wait_part(int index);
   bool is_writing() const { return writer_ != nullptr; }
   int64_t step() const { return meta_.step; }  // of the last begin()
@@ -51,7 +51,8 @@ class Checkpoints {
   /// wrote it, into the parts of `state`; nothing when there is none. Others are passed over with a warning
   /// that says why. Errors: those of the group; kDataLoss.
   Result<std::optional<CheckpointMeta>> load_newest(const std::string& fingerprint,
-                                                    std::span<const StatePart> state);
+                                                    std::span<const StatePart> state,
+                                                    const DoneWith& done_with = {});
 
   /// Whether the last error of `save` came from the group, so that this rank cannot go on.
   bool is_group_error() const { return is_group_error_; }
@@ -62,7 +63,8 @@ class Checkpoints {
   Status publish(const std::filesystem::path& temporary, std::span<const float> digests);
   void remove_old();
   Status agree(const Status& mine);
-  Result<CheckpointMeta> load(int64_t step, const std::string& fingerprint, std::span<const StatePart> state);
+  Result<CheckpointMeta> load(int64_t step, const std::string& fingerprint, std::span<const StatePart> state,
+                              const DoneWith& done_with);
 
   std::filesystem::path folder_;
   int64_t keep_;

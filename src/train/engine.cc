@@ -59,13 +59,17 @@ class EngineOf final : public Engine {
   }
 
   Status load_weights(const ReadWeights& read) override {
-    for (const StatePart& part : zero_->state()) TH_RETURN_IF_ERROR(read(part.begin, part.weights));
+    for (const StatePart& part : zero_->state()) {
+      TH_RETURN_IF_ERROR(read(part.begin, part.weights));
+      drop(part.weights);
+    }
     return zero_->reload();
   }
 
   Status sync() override { return zero_->queue().wait_all(); }
   std::vector<StatePart> state() override { return zero_->state(); }
   std::vector<StatePart> share() override { return zero_->share(); }
+  void drop(std::span<const float> part) const override { zero_->drop(part); }
   Status reload() override { return zero_->reload(); }
   void on_update(std::function<void(int)> before) override { zero_->on_update(std::move(before)); }
   Result<std::vector<float>> gather_weights() override { return zero_->gather_weights(); }

@@ -78,6 +78,7 @@ class Engine {
   virtual Status sync() = 0;
   virtual std::vector<StatePart> state() = 0;
   virtual std::vector<StatePart> share() = 0;
+  virtual void drop(std::span<const float> part) const = 0;  // of state() or share(); DoneWith
   virtual Status reload() = 0;
   virtual void on_update(std::function<void(int unit)> before) = 0;
   /// All weights of the model, adapters added, on every rank.

@@ -150,6 +150,7 @@ class LoraEngine final : public Engine, private model::Parameters<T> {
     };
     return {{own.begin, cut(weights_), cut(m_), cut(v_)}};
   }
+  void drop(std::span<const float>) const override {}
   Status reload() override { return {}; }
   void on_update(std::function<void(int)> before) override { before_update_ = std::move(before); }
 

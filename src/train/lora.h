@@ -1,7 +1,8 @@
 #pragma once
 // Low-rank adapters (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"): the weights of a
 // model stay as they are, and each matrix W (out,in) that is adapted is used as W + alpha/rank · B·A, with
-// A (rank,in) and B (out,rank) trained. A is random and B zero at first, so the first step is the model's own.
+// A (rank,in) and B (out,rank) trained. A is random and B zero at first, so the first step is the model's
+// own.
 
 #include <memory>
 #include <string>

@@ -36,8 +36,11 @@ bool in_pieces(std::string_view text, const Body& body) {
 
 }  // namespace
 
-ShardWriter::ShardWriter(std::filesystem::path file, std::vector<StatePart> parts)
-    : file_(std::move(file)), parts_(std::move(parts)), thread_([this] { run(); }) {}
+ShardWriter::ShardWriter(std::filesystem::path file, std::vector<StatePart> parts, DoneWith done_with)
+    : file_(std::move(file)),
+      parts_(std::move(parts)),
+      done_with_(std::move(done_with)),
+      thread_([this] { run(); }) {}
 
 ShardWriter::~ShardWriter() {
   stop_ = true;
@@ -80,7 +83,9 @@ Result<std::string> ShardWriter::write_all() {
   };
   for (const StatePart& part : parts_) {
     for (const std::span<float> values : {part.weights, part.m, part.v}) {
-      if (in_pieces(as_text(values), put)) continue;
+      const bool is_put = in_pieces(as_text(values), put);
+      if (done_with_) done_with_(values);
+      if (is_put) continue;
       if (stop_) return fail(Code::kCancelled, file_.string() + ": given up");
       return fail(errno_error(file_.string(), problem));
     }
@@ -124,7 +129,7 @@ ShardFile::~ShardFile() {
   if (values_ != nullptr) munmap(const_cast<float*>(values_), bytes_);
 }
 
-void ShardFile::copy_into(std::span<const StatePart> state) const {
+void ShardFile::copy_into(std::span<const StatePart> state, const DoneWith& done_with) const {
   const float* at = values_;
   for (const Owned& part : parts_) {
     for (const StatePart& mine : state) {
@@ -134,6 +139,7 @@ void ShardFile::copy_into(std::span<const StatePart> state) const {
       const float* from = at + (begin - part.begin);
       for (const std::span<float> into : {mine.weights, mine.m, mine.v}) {
         std::copy_n(from, end - begin, into.begin() + (begin - mine.begin));
+        if (done_with) done_with(into);
         from += part.size();
       }
     }

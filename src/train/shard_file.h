@@ -19,7 +19,7 @@ namespace th::train {
 /// before wait_part() has returned for it. Thread: one owner.
 class ShardWriter {
  public:
-  ShardWriter(std::filesystem::path file, std::vector<StatePart> parts);
+  ShardWriter(std::filesystem::path file, std::vector<StatePart> parts, DoneWith done_with = {});
   ~ShardWriter();
   ShardWriter(const ShardWriter&) = delete;
   ShardWriter& operator=(const ShardWriter&) = delete;
@@ -34,6 +34,7 @@ class ShardWriter {
   Result<std::string> write_all();
   const std::filesystem::path file_;
   const std::vector<StatePart> parts_;
+  const DoneWith done_with_;
   std::mutex mutex_;
   std::condition_variable changed_;
   size_t written_ = 0;
@@ -53,7 +54,7 @@ class ShardFile {
   ShardFile& operator=(ShardFile&&) = delete;
   ~ShardFile();
   /// Copies what both have.
-  void copy_into(std::span<const StatePart> state) const;
+  void copy_into(std::span<const StatePart> state, const DoneWith& done_with = {}) const;
 
  private:
   ShardFile(const float* values, size_t bytes, std::vector<Owned> parts)

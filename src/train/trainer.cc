@@ -104,6 +104,9 @@ class Trainer {
 
  private:
   bool is_first() const { return group_.rank() == 0; }
+  DoneWith done_with() const {
+    return [this](std::span<const float> part) { engine_->drop(part); };
+  }
   int64_t rank_batch() const { return recipe_.batch * recipe_.micro_batches; }  // sequences of a step
   int64_t global_batch() const { return rank_batch() * group_.world_size(); }
 
@@ -210,7 +213,7 @@ class Trainer {
 
   Status resume() {
     const std::vector<StatePart> state = engine_->state();
-    TH_TRY(std::optional<CheckpointMeta> meta, checkpoints_->load_newest(fingerprint_, state));
+    TH_TRY(std::optional<CheckpointMeta> meta, checkpoints_->load_newest(fingerprint_, state, done_with()));
     if (!meta) return {};
     TH_RETURN_IF_ERROR(engine_->reload());
     step_ = std::min(meta->step, recipe_.steps);
@@ -283,8 +286,9 @@ class Trainer {
   /// It is written while the next step computes, and counts once that has ended.
   Status begin_checkpoint() {
     TH_RETURN_IF_ERROR(engine_->sync());
-    return warn_of_checkpoint(checkpoints_->begin(
-        {step_, sequences_, result_.first_loss, result_.last_loss, fingerprint_}, engine_->share()));
+    return warn_of_checkpoint(
+        checkpoints_->begin({step_, sequences_, result_.first_loss, result_.last_loss, fingerprint_},
+                            engine_->share(), done_with()));
   }
 
   Status finish_checkpoint() {

@@ -57,6 +57,9 @@ struct StatePart {
   int64_t begin = 0;
   std::span<float> weights, m, v;
 };
+/// Told that a part of the state was read or written and is not needed now, so that what lies in files may
+/// leave memory. Thread: any.
+using DoneWith = std::function<void(std::span<const float>)>;
 
 /// Weights T are float or Bf16. Thread: one owner; the group belongs to it.
 template <class T>
@@ -86,6 +89,7 @@ class Zero final : public model::Parameters<T> {
   std::vector<StatePart> state();
   /// Of it what this rank is to keep in a checkpoint: together the ranks' are everything, once.
   std::vector<StatePart> share();
+  void drop(std::span<const float> part) const;
   Status reload();
   /// Called before the owned part of a unit is updated: whoever reads the state may wait there.
   void on_update(std::function<void(int unit)> before) { before_update_ = std::move(before); }
@@ -97,7 +101,6 @@ class Zero final : public model::Parameters<T> {
   /// Of this step so far: written to and read from offload files, computed from what was touched.
   int64_t offload_bytes() const { return offload_bytes_; }
   CommQueue& queue() { return queue_; }
-  collective::Group& group() { return group_; }
   /// All weights in one buffer on every rank, for export and measuring. Errors: of the group.
   Result<std::vector<float>> gather_weights();
 

@@ -82,6 +82,16 @@ std::vector<StatePart> Zero<T>::share() {
 }
 
 template <class T>
+void Zero<T>::drop(std::span<const float> part) const {
+  const std::span<const std::byte> bytes = std::as_bytes(part);
+  for (const Memory* memory : {&weights_, &master_, &m_, &v_}) {
+    const std::span<const std::byte> all = memory->as<const std::byte>();
+    if (!bytes.empty() && bytes.data() >= all.data() && bytes.data() < all.data() + all.size())
+      memory->drop(bytes);
+  }
+}
+
+template <class T>
 Status Zero<T>::reload() {
   for (int i = 0; i < num_units(); ++i) {
     if constexpr (!std::is_same_v<T, float>)
@@ -127,6 +137,7 @@ int64_t Zero<T>::working_bytes() const {
   template Result<std::string> Zero<T>::tell_not_finite(float, double, int64_t); \
   template std::vector<StatePart> Zero<T>::state();                              \
   template std::vector<StatePart> Zero<T>::share();                              \
+  template void Zero<T>::drop(std::span<const float>) const;                     \
   template Status Zero<T>::reload();                                             \
   template Result<std::vector<float>> Zero<T>::gather_weights();                 \
   template int64_t Zero<T>::model_state_bytes() const;                           \
