@@ -248,6 +248,16 @@ class Export(unittest.TestCase):
         self.assertEqual(list(self.folder.glob("*.tmp*")), [])
         return path
 
+    def need_llama_cpp(self):
+        if not shutil.which("node") or not (CLIENT / "node_modules/node-llama-cpp").is_dir():
+            self.skipTest("no Node.js, or `npm ci` was not run in tests/gguf; make test does both")
+
+    def ask_llama_cpp(self, path, texts, predict):
+        asked = json.dumps({"file": str(path), "texts": texts, "predict": predict})
+        done = subprocess.run(["node", "run.mjs", asked], cwd=CLIENT, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
     def check_tensors(self, gguf, family, kind):
         originals = safetensors(self.folder / family / "model/model.safetensors")
         self.assertEqual(len(originals), len(gguf.tensors))
@@ -294,8 +304,7 @@ class Export(unittest.TestCase):
                     self.check_tensors(gguf, family, kind)
 
     def test_llama_cpp_predicts_the_same(self):
-        if not shutil.which("node") or not (CLIENT / "node_modules/node-llama-cpp").is_dir():
-            self.skipTest("no Node.js, or `npm ci` was not run in tests/gguf; make test does both")
+        self.need_llama_cpp()
         text = "In the beginning God's 7 days,\n  and the earth"
         for family in ("llama", "gpt2"):
             folder = self.folder / family / "model"
@@ -307,15 +316,38 @@ class Export(unittest.TestCase):
                 self.assertGreater(distance(model.predict(ids), expected), 5e-3)
             for kind, near in (("f32", 1e-3), ("f16", 3e-3), ("bf16", 0.03), ("q8_0", 0.05)):
                 with self.subTest(family=family, type=kind):
-                    asked = json.dumps({"file": str(self.exported(family, kind)), "texts": [text], "predict": [ids]})
-                    done = subprocess.run(["node", "run.mjs", asked], cwd=CLIENT, capture_output=True, text=True, timeout=60)
-                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-                    found = json.loads(done.stdout.splitlines()[-1])
+                    found = self.ask_llama_cpp(self.exported(family, kind), [text], [ids])
                     self.assertEqual((found["tokens"], found["decoded"], found["eos"]), ([ids], [text], 0))
                     predicted = [found["predicted"][0][str(i)] for i in range(520)]
                     worst = distance(predicted, expected)
                     print(f"{family} {kind}: log probabilities differ from the model's by {worst:.1e} at most", flush=True)
                     self.assertLess(worst, near)
+
+    def test_sentencepiece(self):
+        self.need_llama_cpp()
+        model, file = self.folder / "pieces", self.folder / "pieces.gguf"
+        shutil.copytree(self.folder / "llama/model", model)
+        (model / "tokenizer.json").unlink()
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"bos_token_id": 1, "eos_token_id": 2}))
+        for kind in ("unigram", "bpe"):
+            subprocess.run(["spm_train", f"--input={SOURCE}/recipes/data/kjv.txt", f"--model_prefix={model}/tokenizer", "--vocab_size=400",
+                            f"--model_type={kind}", "--input_sentence_size=3000", "--byte_fallback=true"], check=True, capture_output=True)
+            if kind == "unigram":
+                refused = self.export(model, "--gguf", file, status=2)["error"]["message"]
+                self.assertIn("only such a model can be exported", refused)
+        self.export(model, "--gguf", file)
+        metadata = Gguf(file).metadata
+        pieces = [line.split("\t") for line in (model / "tokenizer.vocab").read_text().splitlines()]
+        self.assertEqual(metadata["tokenizer.ggml.model"], "llama")
+        self.assertEqual(metadata["tokenizer.ggml.tokens"][:400], [piece for piece, _ in pieces])
+        self.assertEqual(metadata["tokenizer.ggml.scores"][:400], [float(score) for _, score in pieces])
+        self.assertEqual(metadata["tokenizer.ggml.token_type"], [2, 3, 3] + [6] * 256 + [1] * 141 + [5] * 120)
+        texts = ["In the beginning God created the heaven", "caf\u00e9 \u2603 7"]
+        ids = [list(map(int, subprocess.run(["spm_encode", f"--model={model}/tokenizer.model", "--output_format=id"], input=text, check=True,
+                                            capture_output=True, text=True).stdout.split())) for text in texts]
+        found = self.ask_llama_cpp(file, texts, [])
+        self.assertEqual((found["tokens"], found["bos"], found["eos"]), (ids, 1, 2))
 
     def test_what_is_wrong_is_named(self):
         model, file = self.folder / "llama/model", self.folder / "wrong.gguf"
