@@ -28,16 +28,12 @@ float half_to_float(uint16_t half) {
   return std::bit_cast<float>(sign | wide << 23 | static_cast<uint32_t>(fraction) << 13);
 }
 
-float value_at(const SafeTensor& tensor, int64_t index) {
-  uint16_t narrow = 0;
-  if (tensor.dtype == "F32") {
-    float value = 0;
-    std::memcpy(&value, tensor.data.data() + index * 4, 4);
-    return value;
-  }
-  std::memcpy(&narrow, tensor.data.data() + index * 2, 2);
-  return tensor.dtype == "BF16" ? to_float(Bf16{narrow}) : half_to_float(narrow);
-}
+float to_value(float value) { return value; }
+float to_value(Bf16 value) { return to_float(value); }
+struct Half {
+  uint16_t bits;
+};
+float to_value(Half value) { return half_to_float(value.bits); }
 
 std::vector<int64_t> stored_shape(const Parameter& parameter) {
   std::vector<int64_t> shape = parameter.shape;
@@ -48,6 +44,22 @@ std::vector<int64_t> stored_shape(const Parameter& parameter) {
 /// Where element i of our tensor lies in the file.
 int64_t stored_index(const Parameter& p, int64_t i) {
   return p.transposed ? i % p.shape[1] * p.shape[0] + i / p.shape[1] : i;
+}
+
+/// Elements first, first+1, … of our tensor; whether all are finite.
+template <class Stored>
+bool copy_values(const SafeTensor& tensor, const Parameter& p, int64_t first, std::span<float> values) {
+  float worst = 0;  // becomes NaN with the first value that is not finite
+  for (size_t i = 0; i < values.size(); ++i) {
+    Stored stored;
+    std::memcpy(&stored,
+                tensor.data.data() +
+                    static_cast<size_t>(stored_index(p, first + static_cast<int64_t>(i))) * sizeof(Stored),
+                sizeof(Stored));
+    values[i] = to_value(stored);
+    worst += values[i] * 0.0f;
+  }
+  return worst == 0;
 }
 
 Result<std::vector<fs::path>> files_of(const fs::path& folder) {
@@ -120,12 +132,16 @@ Status WeightFolder::read(int64_t begin, std::span<float> values) const {
   TH_CHECK(begin >= 0 && end <= layout_.size);
   for (size_t k = 0; k < layout_.parameters.size(); ++k) {
     const Parameter& p = layout_.parameters[k];
-    for (int64_t i = std::max(begin, p.offset); i < std::min(end, p.offset + p.size); ++i) {
-      const float value = value_at(*tensors_[k], stored_index(p, i - p.offset));
-      if (!std::isfinite(value))
-        return fail(Code::kDataLoss, fmt::format("tensor '{}' has a value that is not finite", p.name));
-      values[static_cast<size_t>(i - begin)] = value;
-    }
+    const int64_t first = std::max(begin, p.offset), last = std::min(end, p.offset + p.size);
+    if (first >= last) continue;
+    const std::span<float> part =
+        values.subspan(static_cast<size_t>(first - begin), static_cast<size_t>(last - first));
+    const SafeTensor& tensor = *tensors_[k];
+    const auto copy = tensor.dtype == "F32"    ? copy_values<float>
+                      : tensor.dtype == "BF16" ? copy_values<Bf16>
+                                               : copy_values<Half>;
+    if (!copy(tensor, p, first - p.offset, part))
+      return fail(Code::kDataLoss, fmt::format("tensor '{}' has a value that is not finite", p.name));
   }
   return {};
 }
