@@ -47,9 +47,10 @@ void watch_for_sigterm() {
   }).detach();
 }
 
-Status run(const std::string& file) {
+Status run(const std::string& file, const std::string& trace) {
   watch_for_sigterm();
   TH_TRY(train::Recipe recipe, train::load_recipe(file));
+  if (!trace.empty()) recipe.trace = trace;
   TH_TRY(collective::Rendezvous rendezvous, collective::rendezvous_from_env());
   TH_TRY(collective::Group group, collective::connect(rendezvous, {}));
   const char* metrics = std::getenv("TH_METRICS");
@@ -82,11 +83,12 @@ int main(int argc, char** argv) {
       "Trains a model from a recipe, alone or as a rank of a gang (RANK, WORLD_SIZE, MASTER_ADDR, "
       "MASTER_PORT)");
   app.require_subcommand(1);
-  std::string file;
+  std::string file, trace;
   CLI::App* run_command = app.add_subcommand("run", "train; the working folder is the job's folder");
   CLI::App* check_command = app.add_subcommand("check", "only say whether the recipe is good");
   for (CLI::App* command : {run_command, check_command})
     command->add_option("recipe", file, "recipe.yaml")->required();
+  run_command->add_option("--trace", trace, "write where the time went to this file, for ui.perfetto.dev");
   app.add_subcommand("tokenize", "make a data set's folder of texts, once");
   app.add_subcommand("export", "write a model as a GGUF file, which llama.cpp loads");
   app.add_subcommand("check-gradients", "compare every backward pass with finite differences");
@@ -99,7 +101,7 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : kBadInput;
   }
   if (*run_command) {
-    if (Status status = run(file); !status) return report(status.error());
+    if (Status status = run(file, trace); !status) return report(status.error());
     return 0;
   }
   if (Status status = check(file); !status) return report(status.error());

@@ -26,6 +26,7 @@ std::string progress_line(const Json& job) {
   std::string line =
       fmt::format("{}  step {}/{}  loss {:.3f}  {:.0f} tokens/s", bar(double(step), double(steps), 20), step,
                   steps, double_of(progress, "loss"), double_of(progress, "tokens_per_s"));
+  if (double mfu = double_of(progress, "mfu"); mfu > 0) line += fmt::format("  MFU {:.0f} %", 100 * mfu);
   if (double eta_s = double_of(progress, "eta_s"); eta_s >= 1) {
     line += "  left " + format_duration(static_cast<int64_t>(eta_s) * kSecond);
   }

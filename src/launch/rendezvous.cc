@@ -105,6 +105,7 @@ std::map<std::string, std::string> rendezvous_env(const GangSpec& gang, int rank
       {"SLURM_STEP_ID", "0"},
       {"TH_JOB_ID", gang.job},
       {"TH_ATTEMPT", std::to_string(gang.attempt)},
+      {"TH_NODE", place.node},
       {"TH_GPUS", join_numbers(place.gpus)},
       {"CUDA_VISIBLE_DEVICES", join_numbers(place.gpus)},
       {"OMP_NUM_THREADS", std::to_string(gang.omp_threads)},

@@ -50,6 +50,7 @@ TEST(Rendezvous, EveryVariableOfARank) {
       {"SLURM_STEP_ID", "0"},
       {"TH_JOB_ID", "job-7"},
       {"TH_ATTEMPT", "2"},
+      {"TH_NODE", "demo-0"},
       {"TH_GPUS", "0,1"},
       {"CUDA_VISIBLE_DEVICES", "0,1"},
       {"OMP_NUM_THREADS", "2"},

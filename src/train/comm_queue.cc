@@ -1,12 +1,14 @@
 #include "train/comm_queue.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "base/env.h"
 
 namespace th::train {
 
-CommQueue::CommQueue() : thread_([this] { run(); }) {}
+CommQueue::CommQueue(Trace* trace) : trace_(trace), thread_([this] { run(); }) {}
 
 CommQueue::~CommQueue() {
   {
@@ -17,10 +19,10 @@ CommQueue::~CommQueue() {
   thread_.join();
 }
 
-CommQueue::Ticket CommQueue::submit(std::function<Status()> operation) {
+CommQueue::Ticket CommQueue::submit(const char* what, int unit, std::function<Status()> operation) {
   {
     std::scoped_lock lock(mutex_);
-    waiting_.push_back(std::move(operation));
+    waiting_.push_back({what, unit, std::move(operation)});
     ++submitted_;
   }
   changed_.notify_all();
@@ -52,8 +54,12 @@ void CommQueue::run() {
     waiting_.pop_front();
     lock.unlock();
     const int64_t begin_ns = Env::real().monotonic_ns();
-    Status status = operation();
+    Status status = operation.run();
     const int64_t took_ns = Env::real().monotonic_ns() - begin_ns;
+    if (trace_ != nullptr) {
+      const std::string of = operation.unit < 0 ? "" : " of " + PassSpans::layer(operation.unit);
+      trace_->span(Trace::Track::kCollectives, operation.what + of, begin_ns, begin_ns + took_ns);
+    }
     lock.lock();
     busy_ns_ += took_ns;
     ++ended_;

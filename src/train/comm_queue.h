@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/result.h"
+#include "train/trace.h"
 
 namespace th::train {
 
@@ -20,13 +21,15 @@ class CommQueue {
   using Ticket = int64_t;
   static constexpr Ticket kDone = 0;  // a ticket that has ended
 
-  CommQueue();
+  /// `trace`: where operations are told, or null.
+  explicit CommQueue(Trace* trace = nullptr);
   /// Ends after the operation at hand.
   ~CommQueue();
   CommQueue(const CommQueue&) = delete;
   CommQueue& operator=(const CommQueue&) = delete;
 
-  Ticket submit(std::function<Status()> operation);
+  /// `what` and `unit` (-1: none) name it in a trace.
+  Ticket submit(const char* what, int unit, std::function<Status()> operation);
   /// Errors: of this operation or one before it.
   Status wait(Ticket ticket);
   /// All that were submitted.
@@ -37,10 +40,16 @@ class CommQueue {
   int64_t waited_ns() const { return waited_ns_; }
 
  private:
+  struct Operation {
+    const char* what;
+    int unit;
+    std::function<Status()> run;
+  };
   void run();
+  Trace* const trace_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<Status()>> waiting_;
+  std::deque<Operation> waiting_;
   Ticket submitted_ = 0, ended_ = 0;
   int64_t busy_ns_ = 0, waited_ns_ = 0;
   std::optional<Error> error_;

@@ -45,8 +45,10 @@ class EngineOf final : public Engine {
       loss += part / static_cast<float>(options_.micro_batches);
     }
     const int64_t computed_ns = now_ns(), waited_before_ns = waited();
-    TH_TRY(const StepStats stats, zero_->update(loss, step.learning_rate, step.number, step.wants_stop));
-    times_ = {.compute_ns = computed_ns - begin_ns - (waited_before_ns - waited_ns),
+    const int64_t compute_ns = computed_ns - begin_ns - (waited_before_ns - waited_ns);
+    TH_TRY(const StepStats stats, zero_->update(loss, step.learning_rate, step.number, step.wants_stop,
+                                                static_cast<float>(step.data_ns + compute_ns) / kSecond));
+    times_ = {.compute_ns = compute_ns,
               .optimizer_ns = now_ns() - computed_ns - (waited() - waited_before_ns),
               .waited_ns = waited() - waited_ns,
               .collective_ns = zero_->queue().busy_ns() - busy_ns};

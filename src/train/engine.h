@@ -68,6 +68,7 @@ class Engine {
     double learning_rate = 0;
     int64_t number = 1;  // 1 at the first update
     bool wants_stop = false;
+    int64_t data_ns = 0;  // that this rank took to get them: with the computation what stragglers are told by
   };
   virtual Result<StepStats> step(const Step& step) = 0;
   /// Mean loss over one batch of at most `batch` sequences of at most `time` tokens; nothing changes.

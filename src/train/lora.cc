@@ -8,6 +8,7 @@
 
 #include "base/env.h"
 #include "base/text.h"
+#include "base/units.h"
 #include "tensor/cpu/matmul.h"
 #include "tensor/cpu/optimizer.h"
 
@@ -128,7 +129,9 @@ class LoraEngine final : public Engine, private model::Parameters<T> {
       loss += part / static_cast<float>(micro);
     }
     const int64_t computed_ns = Env::real().monotonic_ns();
-    TH_TRY(const StepStats stats, update(loss, step));
+    const auto busy_s =
+        static_cast<float>(step.data_ns + computed_ns - begin_ns) / static_cast<float>(kSecond);
+    TH_TRY(const StepStats stats, update(loss, step, busy_s));
     const int64_t ended_ns = Env::real().monotonic_ns();
     times_ = {computed_ns - begin_ns, ended_ns - computed_ns - waited_ns_, waited_ns_, waited_ns_};
     return stats;
@@ -273,15 +276,19 @@ class LoraEngine final : public Engine, private model::Parameters<T> {
     return {};
   }
 
-  Result<StepStats> update(float loss, const Step& step) {
+  Result<StepStats> update(float loss, const Step& step, float busy_s) {
     const int64_t begin_ns = Env::real().monotonic_ns();
     const std::span<float> gradients = gradients_.as<float>();
     TH_RETURN_IF_ERROR(group_.all_reduce(gradients));
-    float sums[] = {loss / static_cast<float>(group_.world_size()), step.wants_stop ? 1.f : 0.f};
-    TH_RETURN_IF_ERROR(group_.all_reduce(std::span<float>(sums)));
+    std::vector<float> sums = {loss / static_cast<float>(group_.world_size()), step.wants_stop ? 1.f : 0.f};
+    sums.resize(2 + static_cast<size_t>(group_.world_size()));
+    sums[2 + static_cast<size_t>(group_.rank())] = busy_s;
+    TH_RETURN_IF_ERROR(group_.all_reduce(sums));
     waited_ns_ = Env::real().monotonic_ns() - begin_ns;
-    const StepStats stats{sums[0], std::sqrt(tensor::sum_of_squares(std::span<const float>(gradients))),
-                          sums[1] > 0};
+    const StepStats stats{sums[0],
+                          std::sqrt(tensor::sum_of_squares(std::span<const float>(gradients))),
+                          sums[1] > 0,
+                          {sums.begin() + 2, sums.end()}};
     if (!std::isfinite(stats.loss) || !std::isfinite(stats.grad_norm))
       return fail(Code::kInternal,
                   fmt::format("step {}: loss {} and gradient norm {} of the adapters are not finite; lower "

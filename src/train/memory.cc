@@ -18,6 +18,16 @@ namespace {
 
 constexpr uintptr_t kPage = 4096;
 
+/// A line of /proc/self/status that is in KiB.
+int64_t status_bytes(std::string_view key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    int64_t kib = 0;
+    if (word == key && status >> kib) return kib << 10;
+  }
+  return 0;
+}
+
 }  // namespace
 
 Result<Memory> Memory::allocate(size_t bytes) {
@@ -73,13 +83,7 @@ void Memory::advise(std::span<const std::byte> part, int advice) const {
 void Memory::prefetch(std::span<const std::byte> part) const { advise(part, MADV_WILLNEED); }
 void Memory::drop(std::span<const std::byte> part) const { advise(part, MADV_DONTNEED); }
 
-int64_t peak_resident_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    int64_t kib = 0;
-    if (word == "VmHWM:" && status >> kib) return kib << 10;
-  }
-  return 0;
-}
+int64_t peak_resident_bytes() { return status_bytes("VmHWM:"); }
+int64_t resident_bytes() { return status_bytes("VmRSS:"); }
 
 }  // namespace th::train

@@ -47,5 +47,7 @@ class Memory {
 
 /// Bytes of this process in memory at most until now (VmHWM), files that it has mapped counted.
 int64_t peak_resident_bytes();
+/// Now (VmRSS).
+int64_t resident_bytes();
 
 }  // namespace th::train

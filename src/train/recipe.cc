@@ -199,6 +199,8 @@ Status read_train(const Config& train, Recipe& recipe) {
   auto parsed = parse_dtype(dtype);
   if (!parsed) return train.bad("dtype", parsed.error().message);
   recipe.dtype = *parsed;
+  TH_TRY(const std::string trace, train.string("trace", ""));
+  recipe.trace = trace;
   TH_TRY(recipe.micro_batches,
          train.integer_or("micro_batches", recipe.micro_batches, {.min = 1, .max = 1 << 20}));
   TH_RETURN_IF_ERROR(read_recompute(train, recipe));
@@ -234,7 +236,7 @@ Result<Recipe> parse_recipe(std::string_view text, const std::filesystem::path& 
     recipe.ranks = root.integer("gpus").value_or(0);  // parts of one are no number of ranks
   TH_TRY(Config train,
          root.map("train", {"model", "data", "optimizer", "checkpoint", "steps", "batch", "micro_batches",
-                            "seq", "seed", "dtype", "recompute", "zero", "lora", "deepspeed"}));
+                            "seq", "seed", "dtype", "recompute", "zero", "lora", "deepspeed", "trace"}));
   TH_RETURN_IF_ERROR(read_train(train, recipe));
   return recipe;
 }

@@ -44,6 +44,7 @@ struct Recipe {
   // follow from it (fit_batch). 0: batch · micro_batches · ranks.
   int64_t train_batch = 0;
   int64_t ranks = 0;               // that the job asks for (gpus); 0: not said, or a part of one
+  std::filesystem::path trace;     // file for Perfetto; empty: none
   std::vector<std::string> notes;  // for people, about what is not done
   Dtype dtype = Dtype::kFloat32;
   model::Recompute recompute = model::Recompute::kNone;

@@ -27,12 +27,13 @@
 #include "train/export.h"
 #include "train/init.h"
 #include "train/metrics.h"
+#include "train/progress.h"
 #include "train/store.h"
+#include "train/trace.h"
 
 namespace th::train {
 namespace {
 
-constexpr int64_t kReportNs = kSecond / 2;
 constexpr size_t kMaxTextBytes = size_t{4} << 30;
 constexpr int64_t kBigramTokens = 1 << 24;
 constexpr const char* kModelFolder = "model";
@@ -86,6 +87,8 @@ class Trainer {
     for (const std::string& note : recipe_.notes) {
       if (is_first()) say("{}", note);
     }
+    TH_TRY(nodes_, node_names(group_));
+    TH_RETURN_IF_ERROR(begin_trace());
     TH_RETURN_IF_ERROR(load_data());
     TH_RETURN_IF_ERROR(build_model());
     TH_RETURN_IF_ERROR(open_store());
@@ -99,6 +102,7 @@ class Trainer {
     TH_RETURN_IF_ERROR(measure());
     TH_RETURN_IF_ERROR(write_model());
     if (store_) TH_RETURN_IF_ERROR(store_->finish(recipe_.checkpoint.store_wait_ns));
+    TH_RETURN_IF_ERROR(end_trace());
     return result_;
   }
 
@@ -109,6 +113,31 @@ class Trainer {
   }
   int64_t rank_batch() const { return recipe_.batch * recipe_.micro_batches; }  // sequences of a step
   int64_t global_batch() const { return rank_batch() * group_.world_size(); }
+
+  Status begin_trace() {
+    if (recipe_.trace.empty()) return {};
+    const int64_t second = Env::real().unix_ns() / kSecond;
+    constexpr int64_t kLow = 1 << 16;  // halves that a float holds
+    float halves[] = {static_cast<float>(second / kLow), static_cast<float>(second % kLow)};
+    TH_RETURN_IF_ERROR(group_.broadcast(halves, 0));
+    trace_ =
+        std::make_unique<Trace>(recipe_.trace, group_.rank(), nodes_[static_cast<size_t>(group_.rank())],
+                                static_cast<int64_t>(halves[0]) * kLow + static_cast<int64_t>(halves[1]));
+    return {};
+  }
+
+  /// A trace that cannot be written costs nothing but a warning.
+  Status end_trace() {
+    if (!trace_) return {};
+    Status ended = trace_->close();
+    if (!ended) log_warn("trace: {}", ended.error().message);
+    TH_RETURN_IF_ERROR(group_.barrier());
+    if (!is_first()) return {};
+    ended = merge_traces(recipe_.trace, group_.world_size());
+    if (!ended) log_warn("trace: {}; the files of the ranks can be opened one by one", ended.error().message);
+    if (ended) say("trace: written to {}; open it at ui.perfetto.dev", recipe_.trace.string());
+    return {};
+  }
 
   Status load_data() {
     if (!recipe_.data.set.empty()) return load_data_set();
@@ -144,16 +173,17 @@ class Trainer {
 
   Status build_model() {
     TH_TRY(const model::ModelConfig config, shape());
-    TH_TRY(engine_, make_engine(group_, config,
-                                {.dtype = recipe_.dtype,
-                                 .batch = recipe_.batch,
-                                 .time = recipe_.seq,
-                                 .micro_batches = recipe_.micro_batches,
-                                 .recompute = recipe_.recompute,
-                                 .zero = {recipe_.zero_stage, recipe_.optimizer, recipe_.offload},
-                                 .memory_limit_bytes = recipe_.memory_limit_bytes,
-                                 .lora = recipe_.lora,
-                                 .seed = recipe_.seed}));
+    TH_TRY(engine_,
+           make_engine(group_, config,
+                       {.dtype = recipe_.dtype,
+                        .batch = recipe_.batch,
+                        .time = recipe_.seq,
+                        .micro_batches = recipe_.micro_batches,
+                        .recompute = recipe_.recompute,
+                        .zero = {recipe_.zero_stage, recipe_.optimizer, recipe_.offload, trace_.get()},
+                        .memory_limit_bytes = recipe_.memory_limit_bytes,
+                        .lora = recipe_.lora,
+                        .seed = recipe_.seed}));
     checkpoints_.emplace(options_.job_folder / "checkpoints", recipe_.checkpoint.keep, group_,
                          engine_->state_layout());
     if (!recipe_.from.empty()) {
@@ -230,22 +260,24 @@ class Trainer {
 
   Status all_steps() {
     SequenceStream stream(data_.train, recipe_.seq, recipe_.seed, sequences_);
-    const int64_t start_ns = Env::real().monotonic_ns(), first_step = step_;
-    int64_t reported_ns = 0;
+    TH_TRY(const double peak_flop_per_s, measure_peak_flop_per_s(group_, recipe_.dtype));
+    if (is_first())
+      say("peak: {:.0f} GFLOP/s in matrix products on all ranks at once", peak_flop_per_s / 1e9);
+    Progress progress({.steps = recipe_.steps,
+                       .first_step = step_,
+                       .tokens_per_step = global_batch() * recipe_.seq,
+                       .flop_per_token = model::training_flop_per_token(engine_->config(), recipe_.seq),
+                       .peak_flop_per_s = peak_flop_per_s,
+                       .nodes = nodes_},
+                      metrics_);
     while (step_ < recipe_.steps) {
       ++step_;
-      TH_TRY(StepStats stats, one_step(stream));
+      TH_TRY(const Progress::Step step, one_step(stream));
+      const StepStats& stats = step.stats;
       if (step_ == 1) result_.first_loss = stats.loss;
       result_.last_loss = stats.loss;
-      const int64_t now_ns = Env::real().monotonic_ns();
-      const double seconds = static_cast<double>(now_ns - start_ns) / kSecond;
-      result_.tokens_per_s =
-          static_cast<double>((step_ - first_step) * global_batch() * recipe_.seq) / seconds;
-      if (is_first() &&
-          (step_ == 1 || step_ == recipe_.steps || stats.stop || now_ns - reported_ns >= kReportNs)) {
-        report(stats);
-        reported_ns = now_ns;
-      }
+      if (is_first()) progress.add(step, stats.stop || step_ == recipe_.steps);
+      result_.tokens_per_s = progress.tokens_per_s();
       if (checkpoints_->is_writing()) TH_RETURN_IF_ERROR(finish_checkpoint());
       const int64_t every = recipe_.checkpoint.every;
       const bool is_last = stats.stop || step_ == recipe_.steps;
@@ -258,34 +290,29 @@ class Trainer {
     return {};
   }
 
-  Result<StepStats> one_step(SequenceStream& stream) {
+  Result<Progress::Step> one_step(SequenceStream& stream) {
+    Progress::Step step = {.number = step_,
+                           .learning_rate = learning_rate(recipe_.optimizer, step_, recipe_.steps)};
+    const int64_t begin_ns = Env::real().monotonic_ns();
     stream.take({group_.rank(), group_.world_size(), rank_batch()}, tokens_, targets_);
     sequences_ = stream.position();
-    return engine_->step({.tokens = tokens_,
-                          .targets = targets_,
-                          .learning_rate = learning_rate(recipe_.optimizer, step_, recipe_.steps),
-                          .number = step_,
-                          .wants_stop = options_.stop != nullptr && options_.stop->load()});
-  }
-
-  void report(const StepStats& stats) {
-    const double step_s = static_cast<double>(global_batch() * recipe_.seq) / result_.tokens_per_s;
-    const double eta_s = step_s * static_cast<double>(recipe_.steps - step_);
-    say("step {:>5}/{}  loss {:.4f}  {:.0f} tokens/s  {:.0f} s left", step_, recipe_.steps, stats.loss,
-        result_.tokens_per_s, eta_s);
-    metrics_.write({{"event", "progress"},
-                    {"step", step_},
-                    {"steps", recipe_.steps},
-                    {"loss", stats.loss},
-                    {"grad_norm", stats.grad_norm},
-                    {"lr", learning_rate(recipe_.optimizer, step_, recipe_.steps)},
-                    {"tokens_per_s", std::round(result_.tokens_per_s)},
-                    {"eta_s", std::round(eta_s * 10) / 10}});
+    step.data_ns = Env::real().monotonic_ns() - begin_ns;
+    if (trace_) trace_->span(Trace::Track::kCompute, "data", begin_ns);
+    TH_TRY(step.stats, engine_->step({.tokens = tokens_,
+                                      .targets = targets_,
+                                      .learning_rate = step.learning_rate,
+                                      .number = step_,
+                                      .wants_stop = options_.stop != nullptr && options_.stop->load(),
+                                      .data_ns = step.data_ns}));
+    step.times = engine_->times();
+    if (trace_) trace_->span(Trace::Track::kCompute, fmt::format("step {}", step_), begin_ns);
+    return step;
   }
 
   /// It is written while the next step computes, and counts once that has ended.
   Status begin_checkpoint() {
     TH_RETURN_IF_ERROR(engine_->sync());
+    checkpoint_ns_ = Env::real().monotonic_ns();
     return warn_of_checkpoint(
         checkpoints_->begin({step_, sequences_, result_.first_loss, result_.last_loss, fingerprint_},
                             engine_->share(), done_with()));
@@ -295,6 +322,8 @@ class Trainer {
     TH_RETURN_IF_ERROR(engine_->sync());
     const int64_t step = checkpoints_->step();
     const Status finished = checkpoints_->finish();
+    if (trace_)
+      trace_->span(Trace::Track::kCheckpoints, fmt::format("checkpoint of step {}", step), checkpoint_ns_);
     if (finished && is_first()) metrics_.write({{"event", "checkpoint"}, {"step", step}});
     if (finished && store_) store_->upload(step);
     return warn_of_checkpoint(finished);
@@ -363,6 +392,8 @@ class Trainer {
   collective::Group& group_;
   const TrainOptions& options_;
   Metrics metrics_;
+  std::vector<std::string> nodes_;          // by rank
+  std::unique_ptr<Trace> trace_;            // outlives the engine
   std::unique_ptr<CheckpointStore> store_;  // rank 0, where the recipe names one
   std::optional<model::Tokenizer> tokenizer_;
   Dataset data_;
@@ -370,7 +401,7 @@ class Trainer {
   std::optional<Checkpoints> checkpoints_;
   std::string fingerprint_;
   std::vector<int32_t> tokens_, targets_;
-  int64_t step_ = 0, sequences_ = 0;
+  int64_t step_ = 0, sequences_ = 0, checkpoint_ns_ = 0;
   TrainResult result_;
 };
 

@@ -171,17 +171,20 @@ void Zero<T>::fetch(int index) {
   const std::span<T> own = own_weights(index);
   weights_.prefetch(bytes_of(own));
   if (weights_.is_file()) offload_bytes_ += signed_size(own.size_bytes());
-  slot.ready = queue_.submit([this, into, own, first = owned(index).begin - unit(index).offset]() -> Status {
-    std::ranges::copy(own, into.begin() + first);
-    weights_.drop(bytes_of(own));
-    return group_.all_gather(into);
-  });
+  slot.ready = queue_.submit("all-gather", index,
+                             [this, into, own, first = owned(index).begin - unit(index).offset]() -> Status {
+                               std::ranges::copy(own, into.begin() + first);
+                               weights_.drop(bytes_of(own));
+                               return group_.all_gather(into);
+                             });
 }
 
 template <class T>
 Result<const T*> Zero<T>::acquire(int index) {
+  spans_.acquiring(index);
   if (options_.stage < 3) {
     TH_RETURN_IF_ERROR(queue_.wait(ready_[static_cast<size_t>(index)]));
+    spans_.acquired(index);
     return whole(weights_, index).data();
   }
   fetch(index);
@@ -191,11 +194,13 @@ Result<const T*> Zero<T>::acquire(int index) {
   last_acquired_ = index;
   if (next > 0 && next < num_units() && weight_slots_.size() > 2) fetch(next);
   TH_RETURN_IF_ERROR(queue_.wait(slot.ready));
+  spans_.acquired(index);
   return slot.memory.template as<T>().data();
 }
 
 template <class T>
 void Zero<T>::release(int index) {
+  spans_.released(index);
   if (options_.stage == 3) weight_slot(index).in_use = false;
 }
 
@@ -208,12 +213,14 @@ typename Zero<T>::Slot& Zero<T>::gradient_slot(int index) {
 template <class T>
 Result<typename model::Parameters<T>::Gradients> Zero<T>::gradients(int index) {
   using To = typename model::Parameters<T>::Gradients;
+  spans_.gradients_wanted();
   if (options_.stage < 2) {
     return To{whole(gradients_, index).data(),
               micro_batch_ == 0 ? tensor::Write::kReplace : tensor::Write::kAdd};
   }
   Slot& slot = gradient_slot(index);
   TH_RETURN_IF_ERROR(queue_.wait(slot.ready));
+  spans_.gradients_ready();
   return To{slot.memory.template as<T>().data(), tensor::Write::kReplace};
 }
 
@@ -222,8 +229,10 @@ Status Zero<T>::finish(int index) {
   if (options_.stage < 2) {
     if (micro_batch_ + 1 < micro_batches_) return {};
     const std::span<T> all = whole(gradients_, index);
-    queue_.submit(
-        [this, all] { return options_.stage == 0 ? group_.all_reduce(all) : group_.reduce_scatter(all); });
+    const bool is_whole = options_.stage == 0;
+    queue_.submit(is_whole ? "all-reduce" : "reduce-scatter", index, [this, all, is_whole] {
+      return is_whole ? group_.all_reduce(all) : group_.reduce_scatter(all);
+    });
     return {};
   }
   Slot& slot = gradient_slot(index);
@@ -231,6 +240,7 @@ Status Zero<T>::finish(int index) {
   const std::span<T> own = own_gradients(index);
   if (gradients_.is_file()) offload_bytes_ += signed_size(own.size_bytes()) * (micro_batch_ == 0 ? 1 : 2);
   slot.ready = queue_.submit(
+      "reduce-scatter", index,
       [this, all, own, first = owned(index).begin - unit(index).offset, add = micro_batch_ > 0]() -> Status {
         TH_RETURN_IF_ERROR(group_.reduce_scatter(all));
         const std::span<const T> sum = all.subspan(static_cast<size_t>(first), own.size());
@@ -287,42 +297,49 @@ void Zero<T>::update_unit(int index, double learning_rate, float grad_scale, int
 /// Squares travel as two floats and are summed in double, so that the norm, and with it each weight, does not
 /// depend on how the state is cut.
 template <class T>
-Result<StepStats> Zero<T>::agree_on_stats(double squares, float loss, bool wants_stop) {
+Result<StepStats> Zero<T>::agree_on_stats(double squares, float loss, bool wants_stop, float busy_s) {
   const auto world = static_cast<size_t>(group_.world_size());
   if (options_.stage == 0) squares /= static_cast<double>(world);
-  constexpr size_t kEach = 4;
+  constexpr size_t kEach = 5;
   std::vector<float> all(world * kEach);
   const std::span<float> mine = std::span(all).subspan(static_cast<size_t>(group_.rank()) * kEach, kEach);
   mine[0] = static_cast<float>(squares);
   mine[1] = static_cast<float>(squares - static_cast<double>(mine[0]));
   mine[2] = loss;
   mine[3] = wants_stop ? 1.f : 0.f;
-  TH_RETURN_IF_ERROR(queue_.wait(queue_.submit([&] { return group_.all_gather(std::span<float>(all)); })));
+  mine[4] = busy_s;
+  TH_RETURN_IF_ERROR(spans_.in("wait for the norm", [&] {
+    return queue_.wait(
+        queue_.submit("all-gather of loss and norm", -1, [&] { return group_.all_gather(all); }));
+  }));
+  StepStats stats;
   double sum = 0, losses = 0;
-  bool stop = false;
   for (size_t r = 0; r < world; ++r) {
     const float* of = all.data() + r * kEach;
     sum += std::isfinite(of[0]) ? static_cast<double>(of[0]) + static_cast<double>(of[1]) : of[0];
     losses += of[2];
-    stop = stop || of[3] > 0;
+    stats.stop = stats.stop || of[3] > 0;
+    stats.busy_s.push_back(of[4]);
   }
-  return StepStats{static_cast<float>(losses / static_cast<double>(world)),
-                   static_cast<double>(static_cast<float>(std::sqrt(sum))), stop};
+  stats.loss = static_cast<float>(losses / static_cast<double>(world));
+  stats.grad_norm = static_cast<double>(static_cast<float>(std::sqrt(sum)));
+  return stats;
 }
 
 template <class T>
-Result<StepStats> Zero<T>::update(float loss, double learning_rate, int64_t step, bool wants_stop) {
-  TH_RETURN_IF_ERROR(queue_.wait_all());
+Result<StepStats> Zero<T>::update(float loss, double learning_rate, int64_t step, bool wants_stop,
+                                  float busy_s) {
+  TH_RETURN_IF_ERROR(spans_.in("wait for gradients", [&] { return queue_.wait_all(); }));
   double squares = 0;
   for (int i = 0; i < num_units(); ++i) {
     squares += tensor::sum_of_squares(std::span<const T>(own_gradients(i)));
     gradients_.drop(bytes_of(own_gradients(i)));
     if (gradients_.is_file()) offload_bytes_ += signed_size(own_gradients(i).size_bytes());
   }
-  TH_TRY(const StepStats stats, agree_on_stats(squares, loss, wants_stop));
+  TH_TRY(const StepStats stats, agree_on_stats(squares, loss, wants_stop, busy_s));
   if (!std::isfinite(stats.loss) || !std::isfinite(stats.grad_norm)) {
     Result<std::string> text = std::string();
-    TH_RETURN_IF_ERROR(queue_.wait(queue_.submit([&]() -> Status {
+    TH_RETURN_IF_ERROR(queue_.wait(queue_.submit("what is not finite", -1, [&]() -> Status {
       text = tell_not_finite(loss, stats.grad_norm, step);
       return text ? Status() : fail(text.error());
     })));
@@ -333,7 +350,7 @@ Result<StepStats> Zero<T>::update(float loss, double learning_rate, int64_t step
   const float grad_scale = clips ? static_cast<float>(clip / stats.grad_norm) : 1.0f;
   for (int i = 0; i < num_units(); ++i) {
     if (before_update_) before_update_(i);
-    update_unit(i, learning_rate, grad_scale, step);
+    spans_.in("optimizer", i, [&] { update_unit(i, learning_rate, grad_scale, step); });
     gather_updated(i);
   }
   return stats;
@@ -346,7 +363,8 @@ void Zero<T>::gather_updated(int index) {
     for (Slot& slot : weight_slots_) slot.unit = -1;
   } else if (options_.stage > 0) {
     const std::span<T> all = whole(weights_, index);
-    ready_[static_cast<size_t>(index)] = queue_.submit([this, all] { return group_.all_gather(all); });
+    ready_[static_cast<size_t>(index)] =
+        queue_.submit("all-gather", index, [this, all] { return group_.all_gather(all); });
   }
 }
 

@@ -27,6 +27,8 @@
 #include "train/comm_queue.h"
 #include "train/memory.h"
 #include "train/schedule.h"
+#include "train/state_part.h"
+#include "train/trace.h"
 
 namespace th::train {
 
@@ -34,28 +36,14 @@ struct ZeroOptions {
   int stage = 1;
   OptimizerOptions optimizer;
   std::filesystem::path offload = {};  // folder of files for what is cut over the ranks; empty: in memory
+  Trace* trace = nullptr;              // must outlive what is trained
 };
 
 struct StepStats {
-  float loss = 0;        // mean over ranks and micro-batches
-  double grad_norm = 0;  // of the whole gradient, before clipping
-  bool stop = false;     // some rank wants to stop after this step
-};
-
-/// What a rank owns of a unit: elements [begin, end) of the flat buffer, and where they begin in its arrays.
-struct Owned {
-  int64_t begin = 0, end = 0;
-  size_t at = 0;
-  size_t size() const { return static_cast<size_t>(end - begin); }
-};
-
-/// The cut of a layout: each unit over all ranks.
-std::vector<Owned> owned_parts(const model::ParameterLayout& layout, int rank, int world_size);
-
-/// A stretch of the flat buffer from `begin` on, with its weights in float32 whatever they are trained in.
-struct StatePart {
-  int64_t begin = 0;
-  std::span<float> weights, m, v;
+  float loss = 0;                  // mean over ranks and micro-batches
+  double grad_norm = 0;            // of the whole gradient, before clipping
+  bool stop = false;               // some rank wants to stop after this step
+  std::vector<float> busy_s = {};  // by rank: what each told update()
 };
 /// Told that a part of the state was read or written and is not needed now, so that what lies in files may
 /// leave memory. Thread: any.
@@ -83,7 +71,8 @@ class Zero final : public model::Parameters<T> {
 
   /// Ends the step: AdamW on what this rank owns. Errors: those of the group; kInternal when a loss or a
   /// gradient is not finite, naming step, rank and tensor (weights are then unchanged).
-  Result<StepStats> update(float loss, double learning_rate, int64_t step, bool wants_stop = false);
+  Result<StepStats> update(float loss, double learning_rate, int64_t step, bool wants_stop = false,
+                           float busy_s = 0);
 
   /// All that this rank has, a part a unit; weights that were changed there are in use after reload().
   std::vector<StatePart> state();
@@ -113,7 +102,7 @@ class Zero final : public model::Parameters<T> {
     CommQueue::Ticket ready = CommQueue::kDone;
   };
   Zero(collective::Group& group, const model::ParameterLayout& layout, const ZeroOptions& options)
-      : group_(group), layout_(layout), options_(options) {}
+      : group_(group), layout_(layout), options_(options), spans_(options.trace), queue_(options.trace) {}
   Status allocate();
   void init(uint64_t seed);
   Result<Memory> array(size_t bytes, bool is_cut) const;
@@ -129,7 +118,7 @@ class Zero final : public model::Parameters<T> {
   void fetch(int index);
   void gather_updated(int index);
   void update_unit(int index, double learning_rate, float grad_scale, int64_t step);
-  Result<StepStats> agree_on_stats(double squares, float loss, bool wants_stop);
+  Result<StepStats> agree_on_stats(double squares, float loss, bool wants_stop, float busy_s);
   Result<std::string> tell_not_finite(float loss, double grad_norm, int64_t step);
   std::string not_finite(int64_t* offset) const;
 
@@ -146,6 +135,7 @@ class Zero final : public model::Parameters<T> {
   int64_t micro_batches_ = 1, micro_batch_ = 0;
   int64_t offload_bytes_ = 0;
   int last_acquired_ = 0;
+  PassSpans spans_;
   CommQueue queue_;  // last: ends before what it works on goes
 };
 

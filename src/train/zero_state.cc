@@ -11,16 +11,18 @@
 
 namespace th::train {
 
+/// A weight before any gradient: one of them makes every gradient so.
 template <class T>
 std::string Zero<T>::not_finite(int64_t* offset) const {
-  for (int i = 0; i < num_units(); ++i) {
-    const std::span<T> grads = own_gradients(i);
-    const std::span<float> weights = own_master(i);
-    for (size_t k = 0; k < grads.size(); ++k) {
-      const bool bad_weight = !std::isfinite(weights[k]);
-      if (!bad_weight && std::isfinite(to_float(grads[k]))) continue;
-      *offset = owned(i).begin + static_cast<int64_t>(k);
-      return bad_weight ? "weight" : "gradient";
+  for (const char* kind : {"weight", "gradient"}) {
+    for (int i = 0; i < num_units(); ++i) {
+      const std::span<T> grads = own_gradients(i);
+      const std::span<float> weights = own_master(i);
+      for (size_t k = 0; k < grads.size(); ++k) {
+        if (std::isfinite(*kind == 'w' ? weights[k] : to_float(grads[k]))) continue;
+        *offset = owned(i).begin + static_cast<int64_t>(k);
+        return kind;
+      }
     }
   }
   return "";
@@ -47,11 +49,13 @@ Result<std::string> Zero<T>::tell_not_finite(float loss, double grad_norm, int64
     text = fmt::format("step {}: the loss of rank {} is not finite", step, r);
     break;
   }
+  float worst = 0;  // 2: a weight
+  for (size_t r = 0; r < world; ++r) worst = std::max(worst, found[4 * r + 1]);
   for (size_t r = 0; r < world; ++r) {
-    if (found[4 * r + 1] == 0.f) continue;
+    if (worst == 0.f || found[4 * r + 1] < worst) continue;
     const auto at =
         static_cast<int64_t>(found[4 * r + 2]) * (1 << 20) + static_cast<int64_t>(found[4 * r + 3]);
-    text += fmt::format("; first in the {} of {} (rank {})", found[4 * r + 1] == 2.f ? "weights" : "gradient",
+    text += fmt::format("; first in the {} of {} (rank {})", worst == 2.f ? "weights" : "gradient",
                         layout_.at(at).name, r);
     break;
   }
@@ -109,7 +113,7 @@ Result<std::vector<float>> Zero<T>::gather_weights() {
         std::span(all).subspan(static_cast<size_t>(unit(i).offset), static_cast<size_t>(unit(i).size));
     std::ranges::copy(own_master(i), into.begin() + (owned(i).begin - unit(i).offset));
     if (options_.stage == 0) continue;
-    TH_RETURN_IF_ERROR(queue_.wait(queue_.submit([&] { return group_.all_gather(into); })));
+    TH_RETURN_IF_ERROR(queue_.wait(queue_.submit("all-gather", i, [&] { return group_.all_gather(into); })));
   }
   return all;
 }
