@@ -94,9 +94,7 @@ class Bench {
     TH_TRY(engine.dtype, train::parse_dtype(options_.dtype));
     engine.micro_batches = options_.micro_batches;
     engine.zero.stage = options_.zero;
-    engine.recompute = options_.recompute == "full"        ? model::Recompute::kFull
-                       : options_.recompute == "selective" ? model::Recompute::kSelective
-                                                           : model::Recompute::kNone;
+    TH_TRY(engine.recompute, train::parse_recompute(options_.recompute));
     if (!options_.offload.empty()) engine.zero.offload = options_.offload_folder;
     if (!options_.memory_limit.empty()) {
       TH_TRY(engine.memory_limit_bytes, parse_bytes(options_.memory_limit));

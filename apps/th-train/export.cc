@@ -12,12 +12,12 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "model/gguf.h"
+#include "report.h"
 
 namespace th {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr int kFailed = 1, kBadInput = 2;
 constexpr size_t kMaxConfigBytes = size_t{4} << 20;
 
 struct ExportRequest {
@@ -67,14 +67,6 @@ Result<Json> export_gguf(const ExportRequest& request) {
   return Json{{"file", request.file},           {"type", request.type}, {"parameters", layout.size},
               {"tensors", made->tensors},       {"bytes", made->bytes}, {"name", options.name},
               {"vocab_size", config.vocab_size}};
-}
-
-int report(const Error& error, bool json) {
-  if (json)
-    fmt::print("{}\n", dump_json(error_json(error)));
-  else
-    fmt::print(stderr, "th-train: {}\n", error.message);
-  return error.code == Code::kInternal || error.code == Code::kNoSpace ? kFailed : kBadInput;
 }
 
 }  // namespace

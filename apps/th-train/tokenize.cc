@@ -9,12 +9,11 @@
 
 #include "bar.h"
 #include "base/units.h"
+#include "report.h"
 #include "train/tokenize.h"
 
 namespace th {
 namespace {
-
-constexpr int kFailed = 1, kBadInput = 2;
 
 std::string summary(const Json& made) {
   std::string skipped;
@@ -28,14 +27,6 @@ std::string summary(const Json& made) {
                    made["validation"]["text_bytes"].get<int64_t>()),
       made["train"]["tokens"].get<int64_t>(), made["validation"]["tokens"].get<int64_t>(),
       made["vocab_size"].get<int64_t>(), skipped);
-}
-
-int report(const Error& error, bool json) {
-  if (json)
-    fmt::print("{}\n", dump_json(error_json(error)));
-  else
-    fmt::print(stderr, "th-train: {}\n", error.message);
-  return error.code == Code::kInternal || error.code == Code::kNoSpace ? kFailed : kBadInput;
 }
 
 }  // namespace

@@ -52,8 +52,6 @@ class UnitGradients {
     const std::span<const float> from(vectors_);
     if (to_.write == tensor::Write::kAdd) {
       tensor::add(into, from);
-    } else if constexpr (std::is_same_v<T, float>) {
-      std::ranges::copy(from, into.begin());
     } else {
       tensor::convert(into, from);
     }

@@ -115,6 +115,13 @@ Result<Dtype> parse_dtype(std::string_view text) {
   return fail(Code::kInvalidArgument, fmt::format("want 'float32' or 'bfloat16', got '{}'", text));
 }
 
+Result<model::Recompute> parse_recompute(std::string_view text) {
+  if (text == "none") return model::Recompute::kNone;
+  if (text == "selective") return model::Recompute::kSelective;
+  if (text == "full") return model::Recompute::kFull;
+  return fail(Code::kInvalidArgument, "want 'none', 'selective' or 'full'");
+}
+
 std::string_view dtype_name(Dtype dtype) { return dtype == Dtype::kBf16 ? "bfloat16" : "float32"; }
 
 Result<std::unique_ptr<Engine>> make_engine(collective::Group& group, const model::ModelConfig& config,

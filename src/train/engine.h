@@ -21,6 +21,8 @@ enum class Dtype { kFloat32, kBf16 };
 /// "float32" or "fp32", "bfloat16" or "bf16". Errors: kInvalidArgument, naming them.
 Result<Dtype> parse_dtype(std::string_view text);
 std::string_view dtype_name(Dtype dtype);
+/// "none", "selective", "full". Errors: kInvalidArgument, naming them.
+Result<model::Recompute> parse_recompute(std::string_view text);
 
 struct LoraOptions {
   int64_t rank = 0;  // 0: no adapters, all of the model is trained

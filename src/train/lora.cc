@@ -108,7 +108,8 @@ class LoraEngine final : public Engine, private model::Parameters<T> {
     for (const model::Unit& unit : layout().units) {
       values.resize(static_cast<size_t>(unit.size));
       TH_RETURN_IF_ERROR(read(unit.offset, values));
-      store(base_.as<T>().subspan(static_cast<size_t>(unit.offset), values.size()), values);
+      tensor::convert(base_.as<T>().subspan(static_cast<size_t>(unit.offset), values.size()),
+                      std::span<const float>(values));
     }
     return {};
   }
@@ -159,7 +160,7 @@ class LoraEngine final : public Engine, private model::Parameters<T> {
 
   Result<std::vector<float>> gather_weights() override {
     std::vector<float> all(static_cast<size_t>(layout().size));
-    load(all, base_.as<T>());
+    tensor::convert(std::span(all), std::span<const T>(base_.as<T>()));
     for (const Adapter& adapter : adapters_) {
       make_delta(adapter);
       const auto count = static_cast<size_t>(adapter.out * adapter.in);
@@ -180,20 +181,6 @@ class LoraEngine final : public Engine, private model::Parameters<T> {
  private:
   using Gradients = typename model::Parameters<T>::Gradients;
 
-  static void store(std::span<T> into, std::span<const float> from) {
-    if constexpr (std::is_same_v<T, float>) {
-      std::ranges::copy(from, into.begin());
-    } else {
-      tensor::convert(into, from);
-    }
-  }
-  static void load(std::span<float> into, std::span<const T> from) {
-    if constexpr (std::is_same_v<T, float>) {
-      std::ranges::copy(from, into.begin());
-    } else {
-      tensor::convert(into, from);
-    }
-  }
   const model::Unit& unit(int index) const { return layout().units[static_cast<size_t>(index)]; }
   static std::span<float> adapters(const Memory& memory, int64_t offset, int64_t size) {
     return memory.as<float>().subspan(static_cast<size_t>(offset), static_cast<size_t>(size));
@@ -245,7 +232,8 @@ class LoraEngine final : public Engine, private model::Parameters<T> {
     if (index == 0) return {};
     const int64_t rank = options_.lora.rank;
     each_adapter(index, [&](const Adapter& adapter, size_t at, size_t count) {
-      load(std::span(wide_).first(count), unit_gradients_.as<T>().subspan(at, count));
+      tensor::convert(std::span(wide_).first(count),
+                      std::span<const T>(unit_gradients_.as<T>().subspan(at, count)));
       const float* weights = weights_.as<float>().data();
       float* gradients = gradients_.as<float>().data();
       tensor::gemm({.transpose_b = true,

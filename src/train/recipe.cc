@@ -159,14 +159,6 @@ Status read_lora(const Config& train, Recipe& recipe) {
   return need(!recipe.from.empty(), train, "lora", "wants a model to adapt: set model.from");
 }
 
-Status read_recompute(const Config& train, Recipe& recipe) {
-  TH_TRY(const std::string text, train.string("recompute", "none"));
-  if (text == "selective") recipe.recompute = model::Recompute::kSelective;
-  if (text == "full") recipe.recompute = model::Recompute::kFull;
-  return need(text == "none" || text == "selective" || text == "full", train, "recompute",
-              "want 'none', 'selective' or 'full'");
-}
-
 Result<DsConfig> read_deepspeed(const Config& train, const Recipe& recipe) {
   if (!train.has("deepspeed")) return DsConfig{};
   TH_TRY(const std::string name, train.string("deepspeed"));
@@ -203,7 +195,10 @@ Status read_train(const Config& train, Recipe& recipe) {
   recipe.trace = trace;
   TH_TRY(recipe.micro_batches,
          train.integer_or("micro_batches", recipe.micro_batches, {.min = 1, .max = 1 << 20}));
-  TH_RETURN_IF_ERROR(read_recompute(train, recipe));
+  TH_TRY(const std::string recompute, train.string("recompute", "none"));
+  auto recomputed = parse_recompute(recompute);
+  if (!recomputed) return train.bad("recompute", recomputed.error().message);
+  recipe.recompute = *recomputed;
   if (train.has("zero")) TH_RETURN_IF_ERROR(read_zero(train, recipe));
   TH_RETURN_IF_ERROR(read_data(train, recipe.data));
   TH_RETURN_IF_ERROR(read_model(train, recipe));
@@ -264,35 +259,34 @@ Result<std::filesystem::path> find_text(const Recipe& recipe) {
               fmt::format("train.data.text: no file '{}' in the working folder, {}", recipe.data.text, also));
 }
 
-Result<std::filesystem::path> find_ds_config(const Recipe& recipe, const std::string& name) {
+namespace {
+
+/// In the working folder, else beside the recipe, else where `stage` takes it from.
+Result<std::filesystem::path> find_near(const Recipe& recipe, const std::string& name, const char* key,
+                                        bool folder) {
   std::vector<std::filesystem::path> places = {name, recipe.folder / name};
   for (const auto& [to, from] : recipe.stage) {
     if (to == name) places.push_back(recipe.folder / from);
   }
   std::error_code error;
   for (const std::filesystem::path& path : places) {
-    if (std::filesystem::is_regular_file(path, error)) return path;
+    if (folder ? std::filesystem::is_directory(path, error) : std::filesystem::is_regular_file(path, error))
+      return path;
   }
   return fail(
       Code::kNotFound,
-      fmt::format("train.deepspeed: no file '{}' in the working folder or beside the recipe, and stage does "
-                  "not bring it",
-                  name));
+      fmt::format("{}: no {} '{}' in the working folder or beside the recipe, and stage does not bring it",
+                  key, folder ? "folder" : "file", name));
+}
+
+}  // namespace
+
+Result<std::filesystem::path> find_ds_config(const Recipe& recipe, const std::string& name) {
+  return find_near(recipe, name, "train.deepspeed", false);
 }
 
 Result<std::filesystem::path> find_model(const Recipe& recipe) {
-  std::vector<std::filesystem::path> places = {recipe.from, recipe.folder / recipe.from};
-  for (const auto& [to, from] : recipe.stage) {
-    if (to == recipe.from) places.push_back(recipe.folder / from);
-  }
-  std::error_code error;
-  for (const std::filesystem::path& path : places) {
-    if (std::filesystem::is_directory(path, error)) return path;
-  }
-  return fail(Code::kNotFound,
-              fmt::format("train.model.from: no folder '{}' in the working folder or beside the recipe, and "
-                          "stage does not bring it",
-                          recipe.from));
+  return find_near(recipe, recipe.from, "train.model.from", true);
 }
 
 Result<std::filesystem::path> find_data_set(const Recipe& recipe) {

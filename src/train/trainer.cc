@@ -210,14 +210,16 @@ class Trainer {
     }
     TH_TRY(const std::filesystem::path folder, find_model(recipe_));
     TH_TRY(const model::ModelConfig config, read_model_config(folder));
-    TH_TRY(const model::Tokenizer own, model::Tokenizer::load(folder));
-    if (own.file().content != tokenizer_->file().content)
-      return fail(
-          Code::kInvalidArgument,
-          fmt::format("train.data.set: {} was made with another tokenizer ({} tokens) than the model in "
-                      "{} has ({}); make it again with th data add --tokenizer",
-                      recipe_.data.set, tokenizer_->vocab_size(), folder.string(), own.vocab_size()));
-    TH_RETURN_IF_ERROR(fit_vocabulary(static_cast<int32_t>(config.vocab_size), own));
+    if (!recipe_.data.set.empty()) {  // a text was read with the model's own
+      TH_TRY(const model::Tokenizer own, model::Tokenizer::load(folder));
+      if (own.file().content != tokenizer_->file().content)
+        return fail(
+            Code::kInvalidArgument,
+            fmt::format("train.data.set: {} was made with another tokenizer ({} tokens) than the model in "
+                        "{} has ({}); make it again with th data add --tokenizer",
+                        recipe_.data.set, tokenizer_->vocab_size(), folder.string(), own.vocab_size()));
+    }
+    TH_RETURN_IF_ERROR(fit_vocabulary(static_cast<int32_t>(config.vocab_size), *tokenizer_));
     return config;
   }
 

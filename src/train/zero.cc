@@ -94,10 +94,8 @@ void Zero<T>::init(uint64_t seed) {
     values.resize(whole_unit ? static_cast<size_t>(unit(i).size) : owned(i).size());
     model::init_parameters(values, begin, layout_, seed);
     const std::span<T> weights = whole_unit ? whole(weights_, i) : own_weights(i);
-    if constexpr (std::is_same_v<T, float>) {
-      std::ranges::copy(values, weights.begin());
-    } else {
-      tensor::convert(weights, std::span<const float>(values));
+    tensor::convert(weights, std::span<const float>(values));
+    if constexpr (!std::is_same_v<T, float>) {
       std::copy_n(values.begin() + (owned(i).begin - begin), owned(i).size(), own_master(i).begin());
       master_.drop(bytes_of(own_master(i)));
     }

@@ -160,6 +160,10 @@ double sum_of_squares(std::span<const Bf16> values) { return chunked_sum(values,
 void add(std::span<float> into, std::span<const float> values) { elementwise(into, values, add_range); }
 void add(std::span<Bf16> into, std::span<const Bf16> values) { elementwise(into, values, add_range_bf16); }
 void add(std::span<Bf16> into, std::span<const float> values) { elementwise(into, values, add_range_narrow); }
+void convert(std::span<float> into, std::span<const float> values) {
+  TH_CHECK(into.size() == values.size());
+  std::ranges::copy(values, into.begin());
+}
 void convert(std::span<float> into, std::span<const Bf16> values) { elementwise(into, values, widen_range); }
 void convert(std::span<Bf16> into, std::span<const float> values) { elementwise(into, values, narrow_range); }
 

@@ -39,7 +39,8 @@ double sum_of_squares(std::span<const Bf16> values);
 void add(std::span<float> into, std::span<const float> values);
 void add(std::span<Bf16> into, std::span<const Bf16> values);
 void add(std::span<Bf16> into, std::span<const float> values);
-/// Equal sizes.
+/// Equal sizes; float to float is a copy.
+void convert(std::span<float> into, std::span<const float> values);
 void convert(std::span<float> into, std::span<const Bf16> values);
 void convert(std::span<Bf16> into, std::span<const float> values);
 
