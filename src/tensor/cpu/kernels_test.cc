@@ -69,6 +69,18 @@ TEST(Matmul, BackwardGivesBothGradients) {
   expect_near(dweight, {2, 3, 4, -1, 0, 1});  // 1 + [1,2,3] and 1 + [2-4, 4-5, 6-6]
 }
 
+TEST(Matmul, WeightsAsTallAsAVocabularyGetEachRowOnce) {
+  constexpr int64_t kRows = 3, kIn = 5, kOut = 4 * 3072 + 7;
+  const Floats inp = random(kRows * kIn, 1), dout = random(kRows * kOut, 2);
+  Floats got(kOut * kIn, 1.0f), want(kOut * kIn, 1.0f);
+  matmul_backward_weight(got.data(), dout.data(), inp.data(), {kRows, kIn, kOut});
+  for (int64_t o = 0; o < kOut; ++o) {
+    for (int64_t r = 0; r < kRows; ++r)
+      for (int64_t i = 0; i < kIn; ++i) want[o * kIn + i] += dout[r * kOut + o] * inp[r * kIn + i];
+  }
+  expect_near(got, want, 1e-5f);
+}
+
 TEST(RmsNorm, DividesByTheRootMeanSquare) {
   const Floats inp = {3, 4}, weight = {1, 2};
   Floats out(2), rstd(1);
