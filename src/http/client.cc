@@ -127,7 +127,12 @@ class Client::Running : public std::enable_shared_from_this<Client::Running> {
   void handshake() {
     error_code ec;
     tls_context_.emplace(asio::ssl::context::tls_client);
-    tls_context_->set_default_verify_paths(ec);
+    if (call_.authority_pem.empty()) {
+      tls_context_->set_default_verify_paths(ec);
+    } else {
+      tls_context_->add_certificate_authority(asio::buffer(call_.authority_pem), ec);
+      if (ec) return finish(fail(Code::kInvalidArgument, describe(call_) + ": authority: " + ec.message()));
+    }
     tls_context_->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 |
                                   asio::ssl::context::no_tlsv1_1,
                               ec);
@@ -137,9 +142,17 @@ class Client::Running : public std::enable_shared_from_this<Client::Running> {
     SSL_set_tlsext_host_name(tls_->native_handle(), url_.host.c_str());
     tls_->async_handshake(asio::ssl::stream_base::client, [self = shared_from_this()](error_code ec) {
       if (self->done_) return;
-      if (ec) return self->unavailable("TLS: " + ec.message());
+      if (ec) return self->unavailable("TLS: " + self->tls_problem(ec));
       self->write();
     });
+  }
+
+  /// A certificate that is refused is refused for a reason that helps.
+  std::string tls_problem(error_code ec) {
+    const long verified = SSL_get_verify_result(tls_->native_handle());
+    if (verified == X509_V_OK) return ec.message();
+    return fmt::format("the certificate of {} is refused: {}", url_.host,
+                       X509_verify_cert_error_string(verified));
   }
 
   /// Calls `use` with the plain or the encrypted stream.

@@ -19,6 +19,7 @@ struct Call {
   int64_t timeout_ns = 30 * kSecond;  // from start to the end of the response; for streams: to its head
   int64_t idle_timeout_ns = 0;        // streams: gap between pieces; 0: none
   size_t max_body_bytes = size_t{64} << 20;  // fetch(): a larger answer is an error
+  std::string authority_pem = {};  // https: whose certificates are taken; empty: those that the system trusts
 };
 
 /// Waits for the whole response, whatever its status. Errors: kUnavailable (refused, reset, name not found;

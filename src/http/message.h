@@ -25,6 +25,7 @@ struct Request {
   std::string body;                           // whole; never over ServerOptions::max_body_bytes
   std::map<std::string, std::string> params;  // what {name} in the route's pattern matched
   std::string peer;                           // "127.0.0.1:41234"
+  bool tls = false;                           // it came encrypted
 
   std::optional<std::string> header(std::string_view name) const { return find_header(headers, name); }
   /// The token of "Authorization: Bearer TOKEN".

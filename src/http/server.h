@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "http/message.h"
+#include "http/tls.h"
 
 namespace th::http {
 
@@ -88,12 +89,14 @@ struct ServerOptions {
   size_t max_queued_bytes = size_t{1} << 20;   // of one stream
   size_t max_connections = 4096;               // more wait in the kernel's backlog
   int64_t idle_timeout_ns = 75'000'000'000;    // a connection that sends nothing and waits for nothing
+  std::optional<ServerTls> tls = {};           // none: HTTP
 };
 
 class Server {
  public:
-  /// Errors: kAlreadyExists (the port is taken; names address and port), kInvalidArgument (address),
-  /// kPermissionDenied.
+  /// With TLS a client that speaks plain HTTP is told so with 400.
+  /// Errors: kAlreadyExists (the port is taken; names address and port), kInvalidArgument (address,
+  /// certificate), kPermissionDenied.
   static Result<std::unique_ptr<Server>> start(ServerOptions options, Router router);
   /// Stops accepting, drops connections, joins its threads.
   ~Server();
