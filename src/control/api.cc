@@ -54,6 +54,7 @@ http::Router Api::router() {
   add_job_routes(router);
   add_serving_routes(router);
   add_key_routes(router);
+  add_session_routes(router);
   add_node_routes(router);
   add_gateway_routes(router);
   add_event_routes(router);
@@ -71,42 +72,12 @@ void Api::attach(Controller& controller) {
 
 void Api::refuse_commands(std::optional<Error> why) { refusal_ = std::move(why); }
 
-/// The operator's own key has no account and may name any.
-Result<ledger::Owner> Api::identify(Role role, const http::Request& request) const {
-  if (role == Role::kAnyone) return ledger::Owner{};
-  auto token = request.bearer();
-  if (!token) token = request.header("api-key");
-  if (!token) return fail(Code::kUnauthenticated, "no key: send 'Authorization: Bearer KEY'");
-  const std::string sha256 = sha256_hex(*token);
-  if (role == Role::kGateway) {
-    if (equal_secret(sha256, gateway_token_sha256_)) return ledger::Owner{};
-    return fail(Code::kUnauthenticated, "wrong gateway token");
-  }
-  const ledger::State& state = controller_->core.state();
-  // A batch script speaks for who submitted it, about jobs, while it runs.
-  if (role == Role::kUser && request.path.starts_with("/api/v1/jobs")) {
-    if (const std::string job = controller_->core.job_of_key(*token); !job.empty())
-      return state.jobs.at(job).owner;
-  }
-  for (const auto& [id, key] : state.keys) {
-    if (key.revoked || !equal_secret(sha256, key.sha256)) continue;
-    if (role == Role::kAdmin && key.role != "admin") {
-      return fail(Code::kPermissionDenied, "key '" + key.name + "' may not do this: it takes the admin key");
-    }
-    ledger::Owner owner;
-    owner.user = key.name;
-    owner.account = !key.account.empty() ? key.account : key.role == "admin" ? "" : reserve::kDefaultAccount;
-    return owner;
-  }
-  return fail(Code::kUnauthenticated, "wrong or revoked key");
-}
-
-void Api::add(http::Router& router, const char* method, const char* pattern, Role role, Raw handler) {
+void Api::add(http::Router& router, const char* method, const char* pattern, Need need, Raw handler) {
   auto on_loop = std::make_shared<Raw>(std::move(handler));
-  router.add(method, pattern, [this, role, on_loop](http::Request request, http::Responder responder) {
+  router.add(method, pattern, [this, need, on_loop](http::Request request, http::Responder responder) {
     auto shared = std::make_shared<http::Request>(std::move(request));
-    const bool posted = loop_.post([this, role, on_loop, shared, responder] {
-      Result<ledger::Owner> caller = identify(role, *shared);
+    const bool posted = loop_.post([this, need, on_loop, shared, responder] {
+      Result<Caller> caller = identify(*controller_, need, *shared, gateway_token_sha256_);
       if (!caller) return responder.fail(caller.error());
       controller_->core.set_caller(*std::move(caller));
       (*on_loop)(*controller_, *shared, responder);
@@ -116,20 +87,20 @@ void Api::add(http::Router& router, const char* method, const char* pattern, Rol
   });
 }
 
-void Api::read(http::Router& router, const char* pattern, Read handler, Role role) {
-  add(router, "GET", pattern, role,
-      [role, handler = std::move(handler)](Controller& c, const http::Request& request,
+void Api::read(http::Router& router, const char* pattern, Read handler, Need need) {
+  add(router, "GET", pattern, need,
+      [need, handler = std::move(handler)](Controller& c, const http::Request& request,
                                            const http::Responder& responder) {
         Result<Json> body = handler(c, request);
         if (!body) return responder.fail(body.error());
-        if (!c.core.ledger().has_staged() || role == Role::kAnyone) return responder.send(*body);
+        if (!c.core.ledger().has_staged() || need.by == Need::By::kAnyone) return responder.send(*body);
         // It tells of events that are staged: it is told when they are durable.
         c.core.after_commit([responder, body] { responder.send(*body); });
       });
 }
 
-void Api::write(http::Router& router, const char* method, const char* pattern, Role role, Write handler) {
-  add(router, method, pattern, role,
+void Api::write(http::Router& router, const char* method, const char* pattern, Need need, Write handler) {
+  add(router, method, pattern, need,
       [this, handler = std::move(handler)](Controller&, const http::Request& request,
                                            const http::Responder& responder) {
         run_write(request, responder, handler);
@@ -163,7 +134,9 @@ void Api::run_write(const http::Request& request, const http::Responder& respond
   Result<Answer> answer = handler(*controller_, request, *body);
   if (!answer) return responder.fail(answer.error());
   if (!key.empty()) core.ledger().stage_answer(key, sha256, 200, answer->stored.value_or(answer->body));
-  core.after_commit([responder, text = std::move(answer->body)] { responder.send(json_text(200, text)); });
+  http::Response response = json_text(200, std::move(answer->body));
+  response.headers.insert(response.headers.end(), answer->headers.begin(), answer->headers.end());
+  core.after_commit([responder, response = std::move(response)] { responder.send(response); });
 }
 
 void Api::close_streams() {

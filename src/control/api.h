@@ -19,7 +19,20 @@ inline constexpr size_t kMaxBodyBytes = size_t{1} << 20;  // of what people send
 
 inline constexpr const char* kVersion = "0.1.0";
 
-enum class Role { kAnyone, kUser, kAdmin, kGateway };
+/// Who may ask a route: the least role in the tenant that the key is of, or in the platform.
+struct Need {
+  enum class By { kAnyone, kGateway, kRole };
+  ledger::Role role = ledger::Role::kNone;
+  bool platform = false;
+  By by = By::kRole;
+};
+inline constexpr Need kAnyone{ledger::Role::kNone, false, Need::By::kAnyone};
+inline constexpr Need kGateway{ledger::Role::kNone, false, Need::By::kGateway};
+inline constexpr Need kViewer{ledger::Role::kViewer};
+inline constexpr Need kMember{ledger::Role::kMember};
+inline constexpr Need kAdmin{ledger::Role::kAdmin};
+inline constexpr Need kPlatformOperator{ledger::Role::kOperator, true};
+inline constexpr Need kPlatformAdmin{ledger::Role::kAdmin, true};
 
 /// What a command answers, as JSON text. `stored`: what a repeat with the same idempotency key gets, where
 /// that differs (secrets).
@@ -27,6 +40,7 @@ struct Answer {
   explicit Answer(const Json& json, std::optional<std::string> stored_text = {});
   std::string body;
   std::optional<std::string> stored;
+  http::Headers headers = {};  // beside the usual ones
 };
 
 class Api {
@@ -50,9 +64,9 @@ class Api {
   using Write = std::function<Result<Answer>(Controller&, const http::Request&, const Json& body)>;
   using Raw = std::function<void(Controller&, const http::Request&, http::Responder)>;
 
-  void add(http::Router& router, const char* method, const char* pattern, Role role, Raw handler);
-  void read(http::Router& router, const char* pattern, Read handler, Role role = Role::kUser);
-  void write(http::Router& router, const char* method, const char* pattern, Role role, Write handler);
+  void add(http::Router& router, const char* method, const char* pattern, Need need, Raw handler);
+  void read(http::Router& router, const char* pattern, Read handler, Need need = kViewer);
+  void write(http::Router& router, const char* method, const char* pattern, Need need, Write handler);
   void run_write(const http::Request& request, const http::Responder& responder, const Write& handler);
 
   void add_fleet_routes(http::Router& router);
@@ -62,13 +76,12 @@ class Api {
   void add_job_routes(http::Router& router);
   void add_serving_routes(http::Router& router);
   void add_key_routes(http::Router& router);
+  void add_session_routes(http::Router& router);
   void add_node_routes(http::Router& router);
   void add_gateway_routes(http::Router& router);
   void add_event_routes(http::Router& router);
   void add_queue_routes(http::Router& router);
 
-  /// Whose the request is. Errors: kUnauthenticated, kPermissionDenied.
-  Result<ledger::Owner> identify(Role role, const http::Request& request) const;
   void publish(const ledger::Entry& entry);
   void publish_progress(const std::string& job, const StoredLine& line);
 
@@ -79,6 +92,17 @@ class Api {
   std::vector<http::Stream> streams_;
 };
 
+/// Whose the request is, by bearer, api-key or the cookie of a session. Errors: kUnauthenticated,
+/// kPermissionDenied.
+Result<Caller> identify(Controller& c, const Need& need, const http::Request& request,
+                        const std::string& gateway_token_sha256);
+/// What the cookie th_session holds.
+std::optional<std::string> session_of(const http::Request& request);
+/// Errors: kPermissionDenied for a request of a page of another site. For whatever changes something, or
+/// opens a socket, with the cookie alone.
+Status check_origin(const http::Request& request);
+/// The answer to signing in: the session, and its cookie.
+Answer session_answer(Controller& c, const Access::Secret& session, bool over_tls);
 /// The query parameter `name` as an integer. Errors: kInvalidArgument naming it.
 Result<int64_t> query_int(const http::Request& request, const std::string& name, int64_t fallback);
 /// Errors: kInvalidArgument for a field that is not `known`, with the nearest that is, or a body that is no

@@ -89,14 +89,14 @@ Result<DeploySpec> deploy_spec(const Json& body) {
 }  // namespace
 
 void Api::add_job_routes(http::Router& router) {
-  write(router, "POST", "/api/v1/jobs", Role::kUser,
+  write(router, "POST", "/api/v1/jobs", kMember,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const request::JobSpec spec, request::job_spec_from_json(body));
           TH_TRY(const std::string id, c.jobs.submit(spec, "batch"));
           return Answer(job_json(c, c.core.state().jobs.at(id)));
         });
   // Asking changes nothing, so it is no command and leaves no answer behind.
-  add(router, "POST", "/api/v1/jobs/estimate", Role::kUser,
+  add(router, "POST", "/api/v1/jobs/estimate", kViewer,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
         auto estimate = [&]() -> Result<Json> {
           if (request.body.size() > kMaxBodyBytes)
@@ -108,14 +108,14 @@ void Api::add_job_routes(http::Router& router) {
         }();
         estimate ? responder.send(*estimate) : responder.fail(estimate.error());
       });
-  write(router, "POST", "/api/v1/jobs/{id}/steps", Role::kUser,
+  write(router, "POST", "/api/v1/jobs/{id}/steps", kMember,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
           TH_TRY(const ledger::Job* job, find_job(c, request));
           TH_TRY(request::JobSpec spec, request::job_spec_from_json(body));
           TH_TRY(const std::string id, c.jobs.submit_step(job->submitted.job, std::move(spec)));
           return Answer(job_json(c, c.core.state().jobs.at(id)));
         });
-  write(router, "DELETE", "/api/v1/jobs/{id}", Role::kUser,
+  write(router, "DELETE", "/api/v1/jobs/{id}", kMember,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
           TH_TRY(const ledger::Job* job, find_job(c, request));
           c.jobs.cancel(job->submitted.job, "cancelled", "cancelled by hand");
@@ -138,7 +138,7 @@ void Api::add_job_routes(http::Router& router) {
     }
     return list_json(std::move(items));
   });
-  add(router, "GET", "/api/v1/jobs/{id}/logs", Role::kUser,
+  add(router, "GET", "/api/v1/jobs/{id}/logs", kViewer,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
         if (Status sent = send_logs(c, request, responder); !sent) responder.fail(sent.error());
       });
@@ -161,18 +161,18 @@ void Api::add_serving_routes(http::Router& router) {
     }
     return model_json(found->second.back());
   });
-  add(router, "POST", "/api/v1/models", Role::kAdmin,
+  add(router, "POST", "/api/v1/models", kPlatformAdmin,
       [this](Controller& c, const http::Request& request, const http::Responder& responder) {
         if (Status begun = refusal_ ? fail(*refusal_) : import_model(c, request, responder); !begun)
           responder.fail(begun.error());
       });
-  write(router, "POST", "/api/v1/deployments", Role::kUser,
+  write(router, "POST", "/api/v1/deployments", kMember,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const DeploySpec spec, deploy_spec(body));
           TH_RETURN_IF_ERROR(c.deployments.create(spec));
           return Answer(deployment_json(c, c.core.state().deployments.at(spec.name)));
         });
-  write(router, "DELETE", "/api/v1/deployments/{name}", Role::kUser,
+  write(router, "DELETE", "/api/v1/deployments/{name}", kMember,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
           TH_TRY(const ledger::Deployment* deployment, find_deployment(c, request));
           TH_RETURN_IF_ERROR(c.deployments.stop(deployment->created.name, "undeployed by hand"));

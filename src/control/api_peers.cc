@@ -57,7 +57,7 @@ std::string event_data(const ledger::Entry& entry) {
 }  // namespace
 
 void Api::add_node_routes(http::Router& router) {
-  add(router, "POST", "/api/v1/node/{vm}/sync", Role::kAnyone,
+  add(router, "POST", "/api/v1/node/{vm}/sync", kAnyone,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
         auto run = [&]() -> Status {
           TH_TRY(const std::string vm,
@@ -70,7 +70,7 @@ void Api::add_node_routes(http::Router& router) {
         };
         if (Status done = run(); !done) responder.fail(done.error());
       });
-  add(router, "POST", "/api/v1/node/{vm}/log", Role::kAnyone,
+  add(router, "POST", "/api/v1/node/{vm}/log", kAnyone,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
         auto run = [&]() -> Result<Json> {
           TH_TRY(const std::string vm,
@@ -89,7 +89,7 @@ void Api::add_node_routes(http::Router& router) {
 }
 
 void Api::add_gateway_routes(http::Router& router) {
-  add(router, "GET", "/api/v1/gateway/config", Role::kGateway,
+  add(router, "GET", "/api/v1/gateway/config", kGateway,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
         const auto have = query_int(request, "have", 0);
         const auto wait = wait_ns(request);
@@ -97,7 +97,7 @@ void Api::add_gateway_routes(http::Router& router) {
         if (!wait) return responder.fail(wait.error());
         c.deployments.wait_for_config(*have, *wait, responder);
       });
-  write(router, "POST", "/api/v1/gateway/usage", Role::kGateway,
+  write(router, "POST", "/api/v1/gateway/usage", kGateway,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {"journal", "records"}));
           TH_TRY(const std::string journal, get_string(body, "journal"));
@@ -116,7 +116,7 @@ void Api::add_gateway_routes(http::Router& router) {
 }
 
 void Api::add_event_routes(http::Router& router) {
-  add(router, "GET", "/api/v1/events", Role::kUser,
+  add(router, "GET", "/api/v1/events", kViewer,
       [this](Controller& c, const http::Request& request, const http::Responder& responder) {
         std::erase_if(streams_, [](const http::Stream& stream) { return !stream.alive(); });
         if (streams_.size() >= kMaxEventStreams) {

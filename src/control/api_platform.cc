@@ -1,4 +1,4 @@
-// Routes of the fleet, stacks, data sets, slices, nodes' hosts, keys and the daemon itself.
+// Routes of the fleet, stacks, data sets, slices, nodes' hosts and the daemon itself.
 
 #include <nlohmann/json.hpp>
 
@@ -57,8 +57,8 @@ void Api::add_fleet_routes(http::Router& router) {
       [](Controller&, const http::Request&) -> Result<Json> {
         return Json{{"status", "ok"}, {"version", kVersion}};
       },
-      Role::kAnyone);
-  add(router, "GET", "/metrics", Role::kAnyone,
+      kAnyone);
+  add(router, "GET", "/metrics", kAnyone,
       [](Controller& c, const http::Request&, const http::Responder& responder) {
         responder.send(
             http::Response{200, {{"Content-Type", "text/plain; version=0.0.4"}}, prometheus_text(c)});
@@ -72,7 +72,7 @@ void Api::add_fleet_routes(http::Router& router) {
     }
     return list_json(std::move(items));
   });
-  write(router, "POST", "/api/v1/hosts/{host}/drain", Role::kAdmin,
+  write(router, "POST", "/api/v1/hosts/{host}/drain", kPlatformOperator,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {"reason"}));
           TH_TRY(const std::string reason, get_string(body, "reason", std::string("drained by hand")));
@@ -81,7 +81,7 @@ void Api::add_fleet_routes(http::Router& router) {
           c.core.stage(ledger::HostDrained{host, reason});
           return Answer(Json{{"host", host}, {"state", "drained"}, {"reason", reason}});
         });
-  write(router, "POST", "/api/v1/hosts/{host}/resume", Role::kAdmin,
+  write(router, "POST", "/api/v1/hosts/{host}/resume", kPlatformOperator,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {}));
           const std::string& host = request.params.at("host");
@@ -89,7 +89,7 @@ void Api::add_fleet_routes(http::Router& router) {
           if (c.core.state().drained.count(host)) c.core.stage(ledger::HostResumed{host});
           return Answer(Json{{"host", host}, {"state", "in use"}});
         });
-  write(router, "POST", "/api/v1/shutdown", Role::kAdmin,
+  write(router, "POST", "/api/v1/shutdown", kPlatformAdmin,
         [this](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {"nodes"}));
           TH_TRY(const bool nodes, get_bool(body, "nodes", false));
@@ -109,7 +109,7 @@ void Api::add_stack_routes(http::Router& router) {
     return stack_json(stack);
   });
   // Its command runs on every node of a slice that names it.
-  write(router, "POST", "/api/v1/stacks", Role::kAdmin,
+  write(router, "POST", "/api/v1/stacks", kPlatformOperator,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {"yaml"}));
           TH_TRY(const std::string yaml, get_string(body, "yaml"));
@@ -130,7 +130,7 @@ void Api::add_data_routes(http::Router& router) {
     TH_TRY(const ledger::DataSetAdded* set, find_data_set(c.core.state(), request.params.at("name")));
     return data_set_json(*set);
   });
-  add(router, "POST", "/api/v1/data", Role::kAdmin,
+  add(router, "POST", "/api/v1/data", kPlatformOperator,
       [this](Controller& c, const http::Request& request, const http::Responder& responder) {
         if (Status begun = refusal_ ? fail(*refusal_) : import_data_set(c, request, responder); !begun)
           responder.fail(begun.error());
@@ -139,7 +139,7 @@ void Api::add_data_routes(http::Router& router) {
 
 void Api::add_slice_routes(http::Router& router) {
   // Asking changes nothing, so it is no command and leaves no answer behind.
-  add(router, "POST", "/api/v1/offers", Role::kUser,
+  add(router, "POST", "/api/v1/offers", kViewer,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
         if (request.body.size() > kMaxBodyBytes)
           return responder.send(error_json({Code::kInvalidArgument, "body: at most 1 MiB is taken"}), 413);
@@ -158,24 +158,24 @@ void Api::add_slice_routes(http::Router& router) {
         }();
         if (!made) responder.fail(made.error());
       });
-  write(router, "POST", "/api/v1/slices", Role::kUser,
+  write(router, "POST", "/api/v1/slices", kMember,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const request::SliceSpec spec, request::slice_spec_from_json(body));
           TH_TRY(const std::string id, c.slices.hold(spec, c.jobs.reservations()));
           return Answer(slice_json(c, c.core.state().slices.at(id)));
         });
-  write(router, "POST", "/api/v1/slices/{name}/commit", Role::kUser,
+  write(router, "POST", "/api/v1/slices/{name}/commit", kMember,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {}));
           TH_RETURN_IF_ERROR(c.slices.commit(request.params.at("name")));
           return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
         });
-  write(router, "DELETE", "/api/v1/slices/{name}", Role::kUser,
+  write(router, "DELETE", "/api/v1/slices/{name}", kMember,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
           TH_RETURN_IF_ERROR(c.slices.release(request.params.at("name"), "released by hand"));
           return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
         });
-  write(router, "POST", "/api/v1/slices/{name}/resize", Role::kUser,
+  write(router, "POST", "/api/v1/slices/{name}/resize", kMember,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {"gpus"}));
           TH_TRY(const int64_t gpus, get_int(body, "gpus"));
@@ -195,45 +195,6 @@ void Api::add_slice_routes(http::Router& router) {
        [](Controller& c, const http::Request& request) { return why_json(c, request.params.at("subject")); });
   read(router, "/api/v1/usage",
        [](Controller& c, const http::Request&) -> Result<Json> { return usage_json(c); });
-}
-
-void Api::add_key_routes(http::Router& router) {
-  write(router, "POST", "/api/v1/keys", Role::kAdmin,
-        [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
-          TH_RETURN_IF_ERROR(check_fields(body, {"name", "account"}));
-          TH_TRY(const std::string name, get_string(body, "name"));
-          TH_TRY(const std::string account, get_string(body, "account", std::string()));
-          TH_RETURN_IF_ERROR(check_name(name, "key name"));
-          if (auto owner = c.core.owner_for(account, "", ""); !owner) return fail(owner.error());
-          const std::string id = "key-" + std::to_string(c.core.state().next_key);
-          const std::string secret = c.core.token();
-          c.core.stage(ledger::KeyAdded{id, name, sha256_hex(secret), "user"});
-          if (!account.empty()) c.core.stage(ledger::KeyOwned{id, account});
-          // The ledger never holds a secret, so a repeat cannot show it again.
-          const Json stored = {{"id", id}, {"name", name}, {"key", nullptr}};
-          return Answer(Json{{"id", id}, {"name", name}, {"key", secret}}, dump_json(stored));
-        });
-  read(
-      router, "/api/v1/keys",
-      [](Controller& c, const http::Request&) -> Result<Json> {
-        Json items = Json::array();
-        for (const auto& [id, key] : c.core.state().keys) items.push_back(key_json(key));
-        return list_json(std::move(items));
-      },
-      Role::kAdmin);
-  write(router, "DELETE", "/api/v1/keys/{id}", Role::kAdmin,
-        [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
-          const std::string& id = request.params.at("id");
-          const auto key = c.core.state().keys.find(id);
-          if (key == c.core.state().keys.end()) {
-            return fail(Code::kNotFound, "key '" + id + "' does not exist; th key list shows those that do");
-          }
-          if (key->second.role == "admin") {
-            return fail(Code::kFailedPrecondition, "key '" + id + "' is the admin key; it cannot be revoked");
-          }
-          if (!key->second.revoked) c.core.stage(ledger::KeyRevoked{id});
-          return Answer(key_json(key->second));
-        });
 }
 
 }  // namespace th::control

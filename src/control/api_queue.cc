@@ -173,13 +173,13 @@ void Api::add_queue_routes(http::Router& router) {
     for (const auto& [name, of] : c.core.state().reservations) items.push_back(reservation_json(of));
     return list_json(std::move(items));
   });
-  write(router, "POST", "/api/v1/reservations", Role::kAdmin,
+  write(router, "POST", "/api/v1/reservations", kPlatformOperator,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const ledger::ReservationCreated made, read_reservation(c, body));
           c.core.stage(made);
           return Answer(reservation_json(made));
         });
-  write(router, "DELETE", "/api/v1/reservations/{name}", Role::kAdmin,
+  write(router, "DELETE", "/api/v1/reservations/{name}", kPlatformOperator,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
           const std::string& name = request.params.at("name");
           const auto found = c.core.state().reservations.find(name);
@@ -196,13 +196,13 @@ void Api::add_queue_routes(http::Router& router) {
     for (const auto& [name, of] : c.core.state().power_caps) items.push_back(power_cap_json(of));
     return list_json(std::move(items));
   });
-  write(router, "POST", "/api/v1/power-caps", Role::kAdmin,
+  write(router, "POST", "/api/v1/power-caps", kPlatformOperator,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const ledger::PowerCapped made, read_power_cap(c, body));
           c.core.stage(made);
           return Answer(power_cap_json(made));
         });
-  write(router, "DELETE", "/api/v1/power-caps/{name}", Role::kAdmin,
+  write(router, "DELETE", "/api/v1/power-caps/{name}", kPlatformOperator,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
           const std::string& name = request.params.at("name");
           const auto found = c.core.state().power_caps.find(name);

@@ -4,6 +4,7 @@ namespace th::control {
 
 Controller::Controller(CoreParts parts)
     : core(parts),
+      access(core),
       output(parts.state_dir / "logs"),
       checks(core),
       slices(core, checks),
@@ -45,6 +46,7 @@ Status Controller::step() {
   notices.step();
   jobs.step();
   deployments.step();
+  access.step();
   TH_RETURN_IF_ERROR(core.commit());
   nodes.answer_waiting();
   deployments.answer_waiting();

@@ -2,6 +2,7 @@
 // The parts of the control plane and the order in which they move: what the daemon and the simulator both
 // drive. Thread: the loop only.
 
+#include "control/access.h"
 #include "control/core.h"
 #include "control/data_sets.h"
 #include "control/deployments.h"
@@ -28,6 +29,7 @@ class Controller {
   std::function<void(const ledger::Entry&)> on_committed;
 
   Core core;
+  Access access;
   JobOutput output;
   NodeChecks checks;
   Slices slices;

@@ -240,9 +240,9 @@ std::vector<reserve::Reservation> Core::reservations() const {
 
 Result<ledger::Owner> Core::owner_for(const std::string& account, const std::string& qos,
                                       const std::string& partition) const {
-  ledger::Owner owner = caller_;
-  owner.account = account.empty() ? account_of(caller_) : account;
-  owner.qos = qos.empty() ? qos_of(caller_) : qos;
+  ledger::Owner owner = caller();
+  owner.account = account.empty() ? account_of(caller()) : account;
+  owner.qos = qos.empty() ? qos_of(caller()) : qos;
   owner.partition = partition;
   auto none = [](const char* what, const std::string& name, const auto& all) {
     std::vector<std::string> names;
@@ -255,13 +255,10 @@ Result<ledger::Owner> Core::owner_for(const std::string& account, const std::str
     return none("partition", partition, policy().partitions);
   const reserve::AccountSpec* at = policy().find_account(owner.account);
   if (!at) return none("account", owner.account, policy().accounts);
-  if (caller_.account.empty()) return owner;  // of the operator: any
-  for (; at; at = policy().find_account(at->parent)) {
-    if (at->name == caller_.account) return owner;
-  }
+  if (is_within(policy(), owner.account, caller().account)) return owner;
   return fail(
       Code::kPermissionDenied,
-      "account '" + owner.account + "' is not yours: your key is of account '" + caller_.account + "'");
+      "account '" + owner.account + "' is not yours: your key is of account '" + caller().account + "'");
 }
 
 void Core::refresh_drain(const std::string& host) {

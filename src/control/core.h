@@ -35,6 +35,13 @@ struct CoreParts {
   launch::Launcher* gangs = nullptr;  // who starts gangs in place of `launcher`: Slurm
 };
 
+/// Who a command comes from. As it is made: the loop itself, which may everything.
+struct Caller {
+  ledger::Owner owner = {};  // account: the tenant it acts in, "": the platform; user: its name
+  ledger::Role role = ledger::Role::kAdmin;    // in that tenant and below
+  std::string user = {}, key = {}, peer = {};  // ids; key: "job-12" of a batch script; peer: from where
+};
+
 class Core {
  public:
   explicit Core(CoreParts parts);
@@ -65,9 +72,10 @@ class Core {
   /// What the operator set (docs/queue.md).
   const reserve::QueuePolicy& policy() const { return parts_.policy; }
   const Tenants& tenants() const { return tenants_; }
-  /// Who the command under way comes from; the loop's own: the default account.
-  void set_caller(ledger::Owner caller) { caller_ = std::move(caller); }
-  const ledger::Owner& caller() const { return caller_; }
+  /// Who the command under way comes from.
+  void set_caller(Caller caller) { caller_ = std::move(caller); }
+  const Caller& who() const { return caller_; }
+  const ledger::Owner& caller() const { return caller_.owner; }
   /// The caller, under the account, QOS and partition that were asked for; "": its own. Errors: kNotFound
   /// (there is none such), kPermissionDenied (an account that is neither the caller's nor below it).
   Result<ledger::Owner> owner_for(const std::string& account, const std::string& qos,
@@ -125,7 +133,7 @@ class Core {
 
   CoreParts parts_;
   Tenants tenants_{parts_.policy};
-  ledger::Owner caller_;
+  Caller caller_;
   reserve::Snapshot snapshot_, capped_;  // without and with the power caps
   std::set<reserve::HostIndex> lemons_;
   std::map<std::string, reserve::Claim> claims_;  // by slice id, and by "reservation NAME"

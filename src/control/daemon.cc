@@ -221,7 +221,7 @@ Status Daemon::Impl::write_keys() {
   const std::string sha256 = sha256_hex(admin_key_);
   std::vector<std::string> old;
   for (const auto& [id, key] : ledger_->state().keys) {
-    if (key.role != "admin" || key.revoked) continue;
+    if (!key.of_operator || key.revoked) continue;
     if (key.sha256 == sha256) return {};
     old.push_back(id);
   }

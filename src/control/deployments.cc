@@ -138,7 +138,8 @@ void Deployments::step() {
 
 void Deployments::committed(const ledger::Entry& entry) {
   const std::string kind = ledger::kind_of(entry.event);
-  if (kind.starts_with("deployment_") || kind.starts_with("key_")) generation_ = entry.seq;
+  const bool of_keys = kind.starts_with("key_") && kind != ledger::KeyUsed::kKind;
+  if (kind.starts_with("deployment_") || of_keys) generation_ = entry.seq;
 }
 
 Json Deployments::gateway_config() const {
@@ -154,7 +155,8 @@ Json Deployments::gateway_config() const {
                            {"replicas", std::move(replicas)}});
   }
   for (const auto& [id, key] : core_.state().keys) {
-    if (!key.revoked && key.role == "user") keys.push_back({{"id", id}, {"sha256", key.sha256}});
+    if (key.valid_at(core_.now_ns()) && key.has_scope(ledger::kScopeInference))
+      keys.push_back({{"id", id}, {"sha256", key.sha256}});
   }
   return {{"generation", generation_}, {"deployments", std::move(deployments)}, {"keys", std::move(keys)}};
 }

@@ -21,6 +21,15 @@ std::string qos_of(const ledger::Owner& owner) {
   return owner.spot ? reserve::kSpotQos : reserve::kDefaultQos;
 }
 
+bool is_within(const reserve::QueuePolicy& policy, std::string_view tenant, std::string_view above) {
+  if (above.empty() || tenant == above) return true;
+  for (const reserve::AccountSpec* at = policy.find_account(tenant); at;
+       at = policy.find_account(at->parent)) {
+    if (at->name == above) return true;
+  }
+  return false;
+}
+
 void Tenants::refresh(const ledger::Slice& slice) {
   const std::string& id = slice.terms.slice;
   const std::string account = account_of(slice.owner);

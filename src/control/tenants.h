@@ -42,6 +42,8 @@ class Tenants {
   std::map<std::pair<size_t, int64_t>, int64_t> closed_;  // (account, period) → what its ended slices cost
 };
 
+/// Whether it is `above` or below that; "" above is the platform, which all are below of.
+bool is_within(const reserve::QueuePolicy& policy, std::string_view tenant, std::string_view above);
 /// The names under which the policy knows the owner's account and QOS.
 std::string account_of(const ledger::Owner& owner);
 std::string qos_of(const ledger::Owner& owner);

@@ -27,6 +27,8 @@ std::string nodes_text(const std::vector<ledger::RankPlace>& ranks) {
   return join(out, ", ");
 }
 
+std::string tenant_words(const std::string& tenant) { return tenant.empty() ? "the platform" : "tenant " + tenant; }
+
 struct Describer {
   const ledger::State& state;
 
@@ -167,6 +169,32 @@ struct Describer {
   }
   Pair operator()(const ledger::VmAdopted& e) {
     return {"node " + e.vm + " is taken over", "it was kept warm"};
+  }
+  Pair operator()(const ledger::TenantCreated& e) {
+    return {fmt::format("{} {} created below {}", e.kind, e.tenant, tenant_words(e.parent)), ""};
+  }
+  Pair operator()(const ledger::TenantRemoved& e) { return {"tenant " + e.tenant + " removed", ""}; }
+  Pair operator()(const ledger::UserAdded& e) { return {fmt::format("{} ({}) added", e.user, e.login), ""}; }
+  Pair operator()(const ledger::UserRemoved& e) { return {e.user + " removed", ""}; }
+  Pair operator()(const ledger::RoleGranted& e) {
+    return {fmt::format("{} is {} of {}", e.user, e.role.empty() ? "nothing" : e.role, tenant_words(e.tenant)), ""};
+  }
+  Pair operator()(const ledger::KeyGranted& e) {
+    return {fmt::format("{} is {} of {}, for {}", e.key, e.role, tenant_words(e.tenant), join(e.scopes, ", ")), ""};
+  }
+  Pair operator()(const ledger::KeyUsed& e) { return {e.key + " used", ""}; }
+  Pair operator()(const ledger::InvitationMade& e) {
+    return {fmt::format("{} made: {} of {}", e.invitation, e.role, tenant_words(e.tenant)), ""};
+  }
+  Pair operator()(const ledger::InvitationTaken& e) {
+    return {fmt::format("{} taken by {}", e.invitation, e.user), ""};
+  }
+  Pair operator()(const ledger::InvitationRevoked& e) { return {e.invitation + " revoked", ""}; }
+  Pair operator()(const ledger::ApplicationMade& e) {
+    return {fmt::format("{} of {}", e.application, e.applicant), ""};
+  }
+  Pair operator()(const ledger::ApplicationReviewed& e) {
+    return {fmt::format("{} {}", e.application, e.accepted ? "accepted" : "declined"), e.reason};
   }
   Pair operator()(const ledger::UsageRecorded& e) {
     return {fmt::format("{} requests metered", e.records.size()), ""};

@@ -297,15 +297,6 @@ Json deployment_json(const Controller& c, const ledger::Deployment& deployment) 
           {"reason", reason}};
 }
 
-Json key_json(const ledger::Key& key) {
-  return {{"id", key.id},
-          {"name", key.name},
-          {"role", key.role},
-          {"account", key.account},
-          {"created_ns", key.created_ns},
-          {"revoked", key.revoked}};
-}
-
 Json usage_json(const Controller& c) {
   Json items = Json::array(), tokens = Json::array();
   ledger::GpuNs gpu_ns = 0;

@@ -21,7 +21,7 @@ Json node_json(const Controller& c, const ledger::Vm& vm);
 Json model_json(const ledger::ModelRegistered& model);
 Json data_set_json(const ledger::DataSetAdded& set);
 Json deployment_json(const Controller& c, const ledger::Deployment& deployment);
-Json key_json(const ledger::Key& key);
+Json key_json(const Controller& c, const ledger::Key& key);
 Json usage_json(const Controller& c);
 /// By account: limits, what is in use, fair share, cost. And the reservations that there are.
 Json accounts_json(const Controller& c);

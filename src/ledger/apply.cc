@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/units.h"
+#include "ledger/apply_access.h"
 #include "ledger/apply_tenants.h"
 #include "ledger/state.h"
 
@@ -35,19 +36,6 @@ class Applier {
     s_.fleet = e;
     return {};
   }
-  Status operator()(const KeyAdded& e) {
-    if (s_.keys.count(e.id)) return refuse("key " + e.id + " exists already");
-    s_.keys[e.id] = Key{e.id, e.name, e.sha256, e.role, "", now_, false};
-    s_.next_key = std::max(s_.next_key, number_of(e.id) + 1);
-    return {};
-  }
-  Status operator()(const KeyRevoked& e) {
-    const auto key = s_.keys.find(e.id);
-    if (key == s_.keys.end()) return refuse("key " + e.id + " is unknown");
-    key->second.revoked = true;
-    return {};
-  }
-
   Status operator()(const SliceHeld& e) {
     if (s_.slices.count(e.slice)) return refuse("slice " + e.slice + " exists already");
     Slice& slice = s_.slices[e.slice];

@@ -57,13 +57,6 @@ Status apply(State& state, const PolicyLoaded& e, int64_t now_ns) {
   return {};
 }
 
-Status apply(State& state, const KeyOwned& e, int64_t) {
-  const auto key = state.keys.find(e.key);
-  if (key == state.keys.end()) return refuse("key " + e.key + " is unknown");
-  key->second.account = e.account;
-  return {};
-}
-
 Status apply(State& state, const SliceOwned& e, int64_t) {
   const auto slice = state.slices.find(e.slice);
   if (slice == state.slices.end()) return refuse("slice " + e.slice + " is unknown");

@@ -6,7 +6,6 @@
 namespace th::ledger::detail {
 
 Status apply(State& state, const PolicyLoaded& e, int64_t now_ns);
-Status apply(State& state, const KeyOwned& e, int64_t now_ns);
 Status apply(State& state, const SliceOwned& e, int64_t now_ns);
 Status apply(State& state, const JobOwned& e, int64_t now_ns);
 Status apply(State& state, const JobPreempted& e, int64_t now_ns);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "ledger/access_events.h"
 #include "ledger/event_types.h"
 #include "ledger/slice_events.h"
 #include "ledger/tenant_events.h"
@@ -21,7 +22,9 @@ using Event =
                  DeploymentUnready, DeploymentStopped, UsageRecorded, PolicyLoaded, KeyOwned, SliceOwned,
                  JobOwned, JobPreempted, JobRequeued, SliceResizing, SliceResized, SliceResizeFailed,
                  ReservationCreated, ReservationEnded, AttemptSized, SliceGrouped, PowerCapped, PowerUncapped,
-                 StackAdded, SliceRequested, SliceFault, VmBilled, VmKept, VmAdopted, DataSetAdded>;
+                 StackAdded, SliceRequested, SliceFault, VmBilled, VmKept, VmAdopted, DataSetAdded,
+                 TenantCreated, TenantRemoved, UserAdded, UserRemoved, RoleGranted, KeyGranted, KeyUsed,
+                 InvitationMade, InvitationTaken, InvitationRevoked, ApplicationMade, ApplicationReviewed>;
 
 /// An event with its place in the log. seq starts at 1 and has no gaps; time_ns never goes back.
 struct Entry {

@@ -8,26 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "ledger/access.h"
+#include "ledger/by_id.h"
 #include "ledger/event.h"
 #include "ledger/tenants.h"
 
 namespace th::ledger {
-
-/// "job-2" before "job-10".
-struct IdLess {
-  using is_transparent = void;
-  bool operator()(std::string_view a, std::string_view b) const {
-    return a.size() != b.size() ? a.size() < b.size() : a < b;
-  }
-};
-template <class T>
-using ById = std::map<std::string, T, IdLess>;
-
-struct Key {
-  std::string id, name, sha256, role, account;
-  int64_t created_ns = 0;
-  bool revoked = false;
-};
 
 enum class SliceState { kHeld, kStarting, kReady, kReleasing, kReleased, kFailed, kExpired };
 
@@ -116,6 +102,12 @@ struct State {
   int64_t seq = 0, time_ns = 0;
   FleetLoaded fleet;
   ById<Key> keys;
+  std::map<std::string, std::string> key_of_sha256;
+  std::map<std::string, Tenant> tenants;  // made by API
+  std::vector<std::string> tenant_order;  // as they were made: parents first
+  ById<User> users;
+  ById<Invitation> invitations;
+  ById<Application> applications;
   ById<Slice> slices;
   ById<Vm> vms;
   std::map<std::string, std::string> drained;  // host → reason
@@ -134,6 +126,7 @@ struct State {
   std::string policy_sha256;
   int64_t half_life_ns = kDefaultHalfLifeNs;
   int64_t next_slice = 1, next_job = 1, next_vm = 1, next_key = 1;
+  int64_t next_user = 1, next_invitation = 1, next_application = 1;
 
   /// The live slice of that name, else the last one that had it, else the one with that id; null if none.
   const Slice* find_slice(std::string_view name_or_id) const;

@@ -66,7 +66,7 @@ class CommandLine(ClusterTest):
         self.assertEqual(run(*ask)["completion_tokens"], 4)
         user = run("key", "create", "ada")
         listed = {k["id"]: k for k in self.items("key", "list")}
-        self.assertEqual((listed[user["id"]]["name"], listed[user["id"]]["role"]), ("ada", "user"))
+        self.assertEqual((listed[user["id"]]["name"], listed[user["id"]]["role"]), ("ada", "member"))
         before = len(listed)
         for key in (user["key"], c.key()):  # the gateway knows no admin's key: the one that was kept is used
             self.assertEqual(run(*ask, env={**os.environ, "TH_KEY": key})["completion_tokens"], 4)

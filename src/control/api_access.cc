@@ -1,0 +1,201 @@
+// Routes of sessions and keys.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/files.h"
+#include "base/text.h"
+#include "control/api.h"
+#include "control/views.h"
+
+namespace th::control {
+namespace {
+
+using ledger::Role;
+
+Json or_null(int64_t value) { return value == 0 ? Json(nullptr) : Json(value); }
+
+/// Where the gateway of this state folder listens, if one does.
+Json gateway_url(const Controller& c) {
+  const auto text = read_file(c.core.state_dir() / "gateway.json", 4096);
+  const auto json = text ? parse_json(*text, "gateway.json") : fail(text.error());
+  return json && json->is_object() && json->contains("url") ? (*json)["url"] : Json(nullptr);
+}
+
+Json session_json(const Controller& c, const ledger::Key& key) {
+  const auto user = c.core.state().users.find(key.user);
+  const std::string name = user == c.core.state().users.end() ? key.name : user->second.login;
+  return {{"user", key.user.empty() ? Json(nullptr) : Json(key.user)},
+          {"name", name},
+          {"role", name_of(c.access.role_of(key))},
+          {"tenant", key.tenant},
+          {"scopes", key.scopes},
+          {"expires_ns", or_null(key.expires_ns)},
+          {"key", key.id},
+          {"gateway_url", gateway_url(c)}};
+}
+
+std::string cookie(const std::string& secret, int64_t max_age_s, bool over_tls) {
+  return fmt::format("th_session={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{}", secret, max_age_s,
+                     over_tls ? "; Secure" : "");
+}
+
+Result<Answer> begin_session(Controller& c, const Json& body) {
+  TH_RETURN_IF_ERROR(check_fields(body, {"key"}));
+  TH_TRY(const std::string secret, get_string(body, "key"));
+  const ledger::Key* key = c.access.find_key(secret);
+  if (!key || key->has_scope(ledger::kScopeConsole) || c.access.role_of(*key) == Role::kNone)
+    return fail(Code::kUnauthenticated, "wrong, expired or revoked key");
+  if (!key->has_scope(ledger::kScopeApi))
+    return fail(Code::kPermissionDenied, fmt::format("key '{}' is for inference only", key->name));
+  return session_answer(c, c.access.sign_in(*key), false);
+}
+
+Result<Answer> end_session(Controller& c, const Json& body) {
+  TH_RETURN_IF_ERROR(check_fields(body, {}));
+  const auto key = c.core.state().keys.find(c.core.who().key);
+  if (key == c.core.state().keys.end() || !key->second.has_scope(ledger::kScopeConsole))
+    return fail(Code::kFailedPrecondition, "this is a key and no session: th key revoke ends it");
+  c.access.revoke(key->first);
+  Answer answer(Json{{"ended", true}});
+  answer.headers = {{"Set-Cookie", cookie("", 0, false)}};
+  return answer;
+}
+
+/// Those of the caller's tenant and below, and those of its own.
+bool sees_key(const Controller& c, const ledger::Key& key) {
+  return is_within(c.core.policy(), key.tenant, c.core.who().owner.account);
+}
+
+Result<Role> read_role(const Json& body, const std::string& fallback) {
+  TH_TRY(const std::string name, get_string(body, "role", fallback));
+  const auto role = ledger::role_from_name(name);
+  if (role) return *role;
+  return fail(Code::kInvalidArgument,
+              fmt::format("field 'role': '{}' is none of viewer, member, operator, admin", name));
+}
+
+Result<std::vector<std::string>> read_scopes(const Json& body) {
+  if (!body.contains("scopes")) return std::vector<std::string>{ledger::kScopeApi, ledger::kScopeInference};
+  std::vector<std::string> out;
+  const Json& scopes = body["scopes"];
+  for (const Json& scope : scopes.is_array() ? scopes : Json::array()) {
+    const bool known = scope == ledger::kScopeApi || scope == ledger::kScopeInference;
+    if (!known) return fail(Code::kInvalidArgument, "field 'scopes': want a list of 'api' and 'inference'");
+    if (std::ranges::find(out, scope.get<std::string>()) == out.end()) out.push_back(scope.get<std::string>());
+  }
+  if (out.empty()) return fail(Code::kInvalidArgument, "field 'scopes': want 'api', 'inference' or both");
+  return out;
+}
+
+/// Of the tenant that it names, else of the caller's, of the platform's the default one.
+Result<std::string> read_tenant(const Controller& c, const Json& body) {
+  const char* field = body.contains("account") ? "account" : "tenant";
+  if (!body.contains(field)) return account_of(c.core.caller());
+  TH_TRY(const std::string tenant, get_string(body, field));
+  if (tenant.empty() && std::string_view(field) == "account") return account_of(c.core.caller());
+  if (tenant.empty() && c.core.caller().account.empty()) return tenant;
+  TH_TRY(const ledger::Owner owner, c.core.owner_for(tenant, "", ""));
+  return owner.account;
+}
+
+Result<Answer> create_key(Controller& c, const Json& body) {
+  TH_RETURN_IF_ERROR(
+      check_fields(body, {"name", "account", "tenant", "role", "scopes", "expires_ns", "tokens_per_minute"}));
+  Access::NewKey key;
+  TH_TRY(key.name, get_string(body, "name"));
+  TH_RETURN_IF_ERROR(check_name(key.name, "key name"));
+  if (key.name == "admin" || c.access.find_user(key.name))
+    return fail(Code::kAlreadyExists,
+                fmt::format("'{}' is the name of a user; name the key otherwise", key.name));
+  TH_TRY(key.tenant, read_tenant(c, body));
+  TH_TRY(key.role, read_role(body, "member"));
+  if (key.role > c.core.who().role)
+    return fail(Code::kPermissionDenied,
+                fmt::format("field 'role': yours is {}", name_of(c.core.who().role)));
+  TH_TRY(key.scopes, read_scopes(body));
+  TH_TRY(key.expires_ns, get_int(body, "expires_ns", 0));
+  TH_TRY(key.tokens_per_minute, get_int(body, "tokens_per_minute", 0));
+  if (key.expires_ns != 0 && key.expires_ns <= c.core.now_ns())
+    return fail(Code::kInvalidArgument, "field 'expires_ns': is in the past");
+  if (key.tokens_per_minute < 0)
+    return fail(Code::kInvalidArgument, "field 'tokens_per_minute': want an integer >= 0");
+  const Access::Secret made = c.access.make_key(key);
+  // The ledger never holds a secret, so a repeat cannot show it again.
+  Json answer = {{"id", made.id}, {"name", key.name}, {"key", nullptr}};
+  answer.update(key_json(c, c.core.state().keys.at(made.id)));
+  const std::string stored = dump_json(answer);
+  answer["key"] = made.secret;
+  return Answer(answer, stored);
+}
+
+Result<Answer> revoke_key(Controller& c, const std::string& id) {
+  const auto key = c.core.state().keys.find(id);
+  if (key == c.core.state().keys.end() || !sees_key(c, key->second))
+    return fail(Code::kNotFound, "key '" + id + "' does not exist; th key list shows those that do");
+  if (key->second.of_operator)
+    return fail(Code::kFailedPrecondition, "key '" + id + "' is the admin key; it cannot be revoked");
+  c.access.revoke(id);
+  return Answer(key_json(c, key->second));
+}
+
+}  // namespace
+
+Answer session_answer(Controller& c, const Access::Secret& session, bool over_tls) {
+  const ledger::Key& key = c.core.state().keys.at(session.id);
+  Answer answer(session_json(c, key));
+  answer.headers = {
+      {"Set-Cookie", cookie(session.secret, (key.expires_ns - c.core.now_ns()) / kSecond, over_tls)}};
+  return answer;
+}
+
+Json key_json(const Controller& c, const ledger::Key& key) {
+  return {{"id", key.id},
+          {"name", key.name},
+          {"role", name_of(c.access.role_of(key))},
+          {"tenant", key.tenant},
+          {"account", key.tenant},
+          {"user", key.user.empty() ? Json(nullptr) : Json(key.user)},
+          {"scopes", key.scopes},
+          {"tokens_per_minute", key.tokens_per_minute},
+          {"created_ns", key.created_ns},
+          {"expires_ns", or_null(key.expires_ns)},
+          {"last_used_ns", or_null(key.last_used_ns)},
+          {"revoked", key.revoked}};
+}
+
+void Api::add_session_routes(http::Router& router) {
+  read(router, "/api/v1/session", [](Controller& c, const http::Request&) -> Result<Json> {
+    const auto key = c.core.state().keys.find(c.core.who().key);
+    if (key == c.core.state().keys.end()) return fail(Code::kUnauthenticated, "not signed in");
+    return session_json(c, key->second);
+  });
+  write(router, "POST", "/api/v1/session", kAnyone,
+        [](Controller& c, const http::Request&, const Json& body) { return begin_session(c, body); });
+  write(router, "DELETE", "/api/v1/session", kViewer,
+        [](Controller& c, const http::Request&, const Json& body) { return end_session(c, body); });
+}
+
+void Api::add_key_routes(http::Router& router) {
+  write(router, "POST", "/api/v1/keys", kAdmin,
+        [](Controller& c, const http::Request&, const Json& body) { return create_key(c, body); });
+  read(
+      router, "/api/v1/keys",
+      [](Controller& c, const http::Request&) -> Result<Json> {
+        Json items = Json::array();
+        for (const auto& [id, key] : c.core.state().keys) {
+          const bool ended_session = key.has_scope(ledger::kScopeConsole) && !key.valid_at(c.core.now_ns());
+          if (sees_key(c, key) && !ended_session) items.push_back(key_json(c, key));
+        }
+        return list_json(std::move(items));
+      },
+      kAdmin);
+  write(router, "DELETE", "/api/v1/keys/{id}", kAdmin,
+        [](Controller& c, const http::Request& request, const Json&) {
+          return revoke_key(c, request.params.at("id"));
+        });
+}
+
+}  // namespace th::control
