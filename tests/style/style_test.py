@@ -13,6 +13,7 @@ SOURCE = Path(os.environ.get("TH_SOURCE", Path(__file__).parents[2]))
 MAY_INCLUDE = {
     "base": [],
     "http": ["base"],
+    "access": ["base", "http"],
     "fleet": ["base"],
     "request": ["fleet"],
     "reserve": ["request"],
@@ -23,7 +24,7 @@ MAY_INCLUDE = {
     "node": ["base", "http"],
     "launch": ["request", "node", "http"],
     "plan": ["fleet"],
-    "control": ["request", "reserve", "ledger", "registry", "cloud", "launch", "plan", "node", "http"],
+    "control": ["request", "reserve", "ledger", "registry", "cloud", "launch", "plan", "node", "http", "access"],
     "tensor": ["base"],
     "collective": ["base"],
     "model": ["tensor"],
