@@ -4,10 +4,12 @@
 #   make azure-chaos 10,000 rehearsals of the azure provider among faults and crashes, against an emulator of Azure
 #   make cluster-demo a training on a Slurm cluster in namespaces, one of whose nodes is killed; torchrun; Linpack (root)
 #   make vm-demo     a slice of four real VMs by libvirt, without KVM in software emulation, and a training in them (root)
+#   make test-browser the console in Debian's Chromium: the main job by clicking, at two widths
+#   make screenshots docs/images, of a desk and of the twin's fleet
 #   make build       the programs, in build/release
 #   make fuzz        a minute of every fuzz target under address sanitizer (installs clang)
 #   make asan tsan   the unit tests under sanitizers
-.PHONY: demo cluster-demo vm-demo azure-chaos test build all-targets install fuzz asan tsan format clean
+.PHONY: demo cluster-demo vm-demo azure-chaos test test-browser screenshots build all-targets install fuzz asan tsan format clean
 .DEFAULT_GOAL := build
 
 PROGRAMS := th th-controld th-gateway th-node th-train th-serve th-sim bench-submit
@@ -48,7 +50,16 @@ tests/azurite/node_modules/.package-lock.json: tests/azurite/package-lock.json |
 tests/gguf/node_modules/.package-lock.json: tests/gguf/package-lock.json | install
 	@npm ci --prefix tests/gguf --omit=optional --ignore-scripts --loglevel=error --no-audit --no-fund
 
-test: all-targets tests/gguf/node_modules/.package-lock.json tests/openai/node_modules/.package-lock.json tests/azurite/node_modules/.package-lock.json
+tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json | install
+	@npm ci --prefix tests/browser --loglevel=error --no-audit --no-fund
+
+test-browser: build tests/browser/node_modules/.package-lock.json
+	@tools/run_tests.sh build/release -L browser
+
+screenshots: build tests/browser/node_modules/.package-lock.json
+	@TH_BIN=$(CURDIR)/build/release TH_SOURCE=$(CURDIR) node tools/screenshots.mjs
+
+test: all-targets tests/browser/node_modules/.package-lock.json tests/gguf/node_modules/.package-lock.json tests/openai/node_modules/.package-lock.json tests/azurite/node_modules/.package-lock.json
 	@tools/run_tests.sh build/release
 
 asan tsan: install

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "control/serving_load.h"
 
 namespace th::control {
 
@@ -42,7 +43,9 @@ Status check_fields(const Json& body, const std::vector<std::string>& known) {
 }
 
 Api::Api(Loop& loop, std::string gateway_token_sha256)
-    : loop_(loop), gateway_token_sha256_(std::move(gateway_token_sha256)) {}
+    : loop_(loop),
+      gateway_token_sha256_(std::move(gateway_token_sha256)),
+      serving_load_(std::make_unique<ServingLoad>()) {}
 Api::~Api() = default;
 
 http::Router Api::router() {
@@ -59,12 +62,16 @@ http::Router Api::router() {
   add_gateway_routes(router);
   add_event_routes(router);
   add_queue_routes(router);
+  add_console_routes(router);
   return router;
 }
 
 void Api::attach(Controller& controller) {
   controller_ = &controller;
-  controller.on_committed = [this](const ledger::Entry& entry) { publish(entry); };
+  controller.on_committed = [this](const ledger::Entry& entry) {
+    serving_load_->record(entry);
+    publish(entry);
+  };
   controller.jobs.on_metrics = [this](const std::string& job, const StoredLine& line) {
     publish_progress(job, line);
   };

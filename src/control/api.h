@@ -43,6 +43,8 @@ struct Answer {
   http::Headers headers = {};  // beside the usual ones
 };
 
+class ServingLoad;
+
 class Api {
  public:
   Api(Loop& loop, std::string gateway_token_sha256);
@@ -81,6 +83,7 @@ class Api {
   void add_gateway_routes(http::Router& router);
   void add_event_routes(http::Router& router);
   void add_queue_routes(http::Router& router);
+  void add_console_routes(http::Router& router);
 
   void publish(const ledger::Entry& entry);
   void publish_progress(const std::string& job, const StoredLine& line);
@@ -90,6 +93,7 @@ class Api {
   Controller* controller_ = nullptr;
   std::optional<Error> refusal_;
   std::vector<http::Stream> streams_;
+  std::unique_ptr<ServingLoad> serving_load_;
 };
 
 /// Whose the request is, by bearer, api-key or the cookie of a session. Errors: kUnauthenticated,

@@ -62,6 +62,17 @@ http::Headers rate_limit_headers(const Quotas::Decision& decision) {
           {"x-ratelimit-reset-tokens", format_duration(decision.reset_ns)}};
 }
 
+// Pages of any site may ask: what counts is the key, which no browser adds by itself.
+const std::pair<std::string, std::string> kAnyOrigin = {"Access-Control-Allow-Origin", "*"};
+
+http::Response preflight() {
+  return {.status = 204,
+          .headers = {kAnyOrigin,
+                      {"Access-Control-Allow-Methods", "POST"},
+                      {"Access-Control-Allow-Headers", "Authorization, api-key, Content-Type"},
+                      {"Access-Control-Max-Age", "7200"}}};
+}
+
 Json model_json(Api api, const Deployment& deployment) {
   if (api == Api::kOpenAi) {
     return {{"id", deployment.name}, {"object", "model"}, {"created", 0}, {"owned_by", "thunderhead"}};
@@ -189,6 +200,8 @@ http::Router Gateway::Impl::routes() {
     router.add("POST", pattern, [this, api, endpoint](http::Request request, http::Responder responder) {
       complete(api, endpoint, std::move(request), std::move(responder));
     });
+    router.add("OPTIONS", pattern,
+               [](const http::Request&, const http::Responder& responder) { responder.send(preflight()); });
   };
   complete_by("/openai/deployments/{deployment}/completions", Api::kAzure, Endpoint::kCompletions);
   complete_by("/openai/deployments/{deployment}/chat/completions", Api::kAzure, Endpoint::kChat);
@@ -229,7 +242,7 @@ void Gateway::Impl::complete(Api api, Endpoint endpoint, http::Request request, 
   RelayJob job;
   job.api = api;
   job.start_ns = Env::real().monotonic_ns();
-  job.headers = {{"x-request-id", random_token().substr(0, kRequestIdDigits)}};
+  job.headers = {{"x-request-id", random_token().substr(0, kRequestIdDigits)}, kAnyOrigin};
   if (api == Api::kAzure) job.headers.emplace_back("apim-request-id", job.headers.front().second);
   ConfigSnapshot config = link_->config();
   auto key_id = authenticate(request, *config);

@@ -1,0 +1,46 @@
+// Slices: the virtual supercomputers that somebody acquired.
+
+import { html } from '../parts/core.js';
+import { useLive, useNow } from '../parts/live.js';
+import { Card, Empty, Page, Shown, State, Table } from '../parts/ui.js';
+import { count, money, plural, relative, when } from '../parts/format.js';
+
+export const kSliceKinds = ['slice_', 'vm_', 'node_'];
+const isOver = (slice) => ['released', 'failed', 'expired'].includes(slice.state);
+
+export function Window({ slice, now }) {
+  const from = slice.start_ns / 1e6, to = slice.end_ns / 1e6;
+  const share = Math.max(0, Math.min(1, (now - from) / (to - from)));
+  return html`<div class="window" role="img" aria-label="${Math.round(100 * share)} % of its window has passed"><i style=${{ width: `${100 * share}%` }}></i></div>`;
+}
+
+const columns = (now) => [
+  { name: 'Slice', show: (s) => html`<a href="#/slices/${encodeURIComponent(s.id)}"><strong>${s.name}</strong></a> <small class="nowrap">${s.implicit ? 'of a job' : s.id}</small>` },
+  { name: 'State', show: (s) => html`<${State} state=${s.state} />${s.reason && html`<span class="reason">${s.reason}</span>`}` },
+  { name: 'GPUs', num: true, show: (s) => count(s.gpus) },
+  { name: 'Series', hide: true, show: (s) => s.series },
+  { name: 'Tenant', hide: true, show: (s) => s.account || '–' },
+  { name: 'Window', show: (s) => html`<span class="nowrap">${when(s.start_ns, now)} – ${when(s.end_ns, now)}</span>${!isOver(s) && html`<${Window} slice=${s} now=${now} />`}` },
+  { name: 'Cost', num: true, show: (s) => money(s.cost_microusd) },
+];
+
+function View({ slices }) {
+  const now = useNow(5000);
+  if (!slices.length) {
+    return html`<${Empty} title="No slice yet">A slice is a supercomputer of your own for a while: a gang of machines, close on the fabric, for a price that is
+      known before. <a href="#/slices/new">Get an offer</a><//>`;
+  }
+  const live = slices.filter((s) => !isOver(s)), over = slices.filter(isOver).reverse();
+  return html`
+    <${Card} title="Held and running"><${Table} caption="Slices that are held or run" rows=${live} columns=${columns(now)} empty=${html`<p class="muted">None at the moment.</p>`} /><//>
+    ${over.length > 0 && html`<${Card} title="Over"><${Table} caption="Slices that are over" rows=${over} limit=${20} columns=${columns(now)} /><//>`}`;
+}
+
+export default function Slices() {
+  const slices = useLive('/slices', kSliceKinds);
+  const live = slices.data?.items.filter((s) => !isOver(s));
+  const next = live?.filter((s) => s.state === 'held').map((s) => s.hold_expires_ns).sort()[0];
+  return html`<${Page} title="Slices" lead=${live && `${plural(live.length, 'slice')} with ${plural(live.reduce((sum, s) => sum + s.gpus, 0), 'GPU')}${next ? `; a hold ends ${relative(next)}` : ''}`}
+    actions=${html`<a class="button" href="#/slices/new">Get a slice</a>`}>
+    <${Shown} live=${slices}>${(data) => html`<${View} slices=${data.items} />`}<//><//>`;
+}
