@@ -104,6 +104,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   options.server.threads = 2;
+  options.server.error_form = serve::refusal_response;
 
   init_log("th-serve");
   const Result<int64_t> kv_memory_bytes = parse_bytes(options.kv_memory);

@@ -33,9 +33,7 @@ std::string url_in(const std::filesystem::path& file) {
 
 Result<Json> call_controller(const Context& context, const char* method, const std::string& path,
                              const Json* body) {
-  TH_TRY(std::string key, context.key());
-  http::Call call{.method = method, .url = context.url() + "/api/v1" + path, .timeout_ns = kTimeoutNs};
-  call.headers.emplace_back("Authorization", "Bearer " + key);
+  TH_TRY(http::Call call, context.call(method, path));
   bool write = call.method != "GET";
   if (write) call.headers.emplace_back("Idempotency-Key", random_token());
   if (body != nullptr) {
@@ -101,6 +99,13 @@ Result<std::string> Context::key() const {
   }
   while (!text->empty() && (text->back() == '\n' || text->back() == ' ')) text->pop_back();
   return *text;
+}
+
+Result<http::Call> Context::call(std::string method, const std::string& path) const {
+  TH_TRY(const std::string secret, key());
+  http::Call call{.method = std::move(method), .url = url() + "/api/v1" + path, .timeout_ns = kTimeoutNs};
+  call.headers.emplace_back("Authorization", "Bearer " + secret);
+  return call;
 }
 
 Result<Json> Context::get(const std::string& path) const {

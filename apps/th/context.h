@@ -14,6 +14,10 @@ namespace CLI {
 class App;
 }
 
+namespace th::http {
+struct Call;
+}
+
 namespace th::cli {
 
 /// Exit statuses (docs/cli.md). A verb that waits for a job ends with the job's.
@@ -46,6 +50,8 @@ class Context {
   Result<Json> get(const std::string& path) const;
   Result<Json> post(const std::string& path, const Json& body) const;
   Result<Json> del(const std::string& path) const;
+  /// A request with the key, to be sent by other means. Errors: no key.
+  Result<http::Call> call(std::string method, const std::string& path) const;
 };
 
 /// A verb: prints for the person, returns what --json prints.
@@ -60,6 +66,7 @@ void add_stack(CLI::App& app, Verb& verb);
 void add_submit(CLI::App& app, Verb& verb);
 void add_launch(CLI::App& app, Verb& verb);
 void add_job(CLI::App& app, Verb& verb);
+void add_exec(CLI::App& app, Verb& verb);
 void add_sbatch(CLI::App& app, Verb& verb);
 void add_slurm(CLI::App& app, Verb& verb);
 void add_slurm_power(CLI::App& app, Verb& verb);

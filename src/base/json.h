@@ -32,8 +32,7 @@ Result<double> get_double(const Json& object, const char* field);
 Result<double> get_double(const Json& object, const char* field, double fallback);
 Result<bool> get_bool(const Json& object, const char* field, bool fallback);
 
-/// {"error":{"code":"not_found","message":"..."}}: the shape of every REST refusal and of a failed --json
-/// command.
+/// {"error":{"code":"not_found","message":"..."}}: the shape of a failed --json command.
 Json error_json(const Error& error);
 
 }  // namespace th

@@ -63,6 +63,8 @@ http::Router Api::router() {
   add_event_routes(router);
   add_queue_routes(router);
   add_console_routes(router);
+  add_contract_routes(router);
+  add_exec_routes(router);
   return router;
 }
 
@@ -107,6 +109,13 @@ void Api::read(http::Router& router, const char* pattern, Read handler, Need nee
 }
 
 void Api::write(http::Router& router, const char* method, const char* pattern, Need need, Write handler) {
+  write_late(router, method, pattern, need,
+             [handler = std::move(handler)](Controller& c, const http::Request& request, const Json& body,
+                                            const Done& done) { done(handler(c, request, body)); });
+}
+
+void Api::write_late(http::Router& router, const char* method, const char* pattern, Need need,
+                     LateWrite handler) {
   add(router, method, pattern, need,
       [this, handler = std::move(handler)](Controller&, const http::Request& request,
                                            const http::Responder& responder) {
@@ -114,12 +123,13 @@ void Api::write(http::Router& router, const char* method, const char* pattern, N
       });
 }
 
-void Api::run_write(const http::Request& request, const http::Responder& responder, const Write& handler) {
+void Api::run_write(const http::Request& request, const http::Responder& responder,
+                    const LateWrite& handler) {
   if (refusal_) return responder.fail(*refusal_);
   if (request.body.size() > kMaxBodyBytes) {
     const Error error{Code::kInvalidArgument,
                       "body: " + std::to_string(request.body.size()) + " bytes; at most 1 MiB is taken"};
-    return responder.send(error_json(error), 413);
+    return responder.fail(error, 413);
   }
   Core& core = controller_->core;
   const std::string key = request.header("Idempotency-Key").value_or("");
@@ -138,12 +148,13 @@ void Api::run_write(const http::Request& request, const http::Responder& respond
   }
   Result<Json> body = request.body.empty() ? Json::object() : parse_json(request.body, "body");
   if (!body) return responder.fail(body.error());
-  Result<Answer> answer = handler(*controller_, request, *body);
-  if (!answer) return responder.fail(answer.error());
-  if (!key.empty()) core.ledger().stage_answer(key, sha256, 200, answer->stored.value_or(answer->body));
-  http::Response response = json_text(200, std::move(answer->body));
-  response.headers.insert(response.headers.end(), answer->headers.begin(), answer->headers.end());
-  core.after_commit([responder, response = std::move(response)] { responder.send(response); });
+  handler(*controller_, request, *body, [&core, responder, key, sha256](Result<Answer> answer) {
+    if (!answer) return responder.fail(answer.error());
+    if (!key.empty()) core.ledger().stage_answer(key, sha256, 200, answer->stored.value_or(answer->body));
+    http::Response response = json_text(200, std::move(answer->body));
+    response.headers.insert(response.headers.end(), answer->headers.begin(), answer->headers.end());
+    core.after_commit([responder, response = std::move(response)] { responder.send(response); });
+  });
 }
 
 void Api::close_streams() {

@@ -2,6 +2,7 @@
 // The REST routes (docs/api.md). Handlers of the HTTP server post to the loop; the loop checks the key, runs
 // the command, and answers once it is durable.
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -64,12 +65,18 @@ class Api {
  private:
   using Read = std::function<Result<Json>(Controller&, const http::Request&)>;
   using Write = std::function<Result<Answer>(Controller&, const http::Request&, const Json& body)>;
+  using Done = std::function<void(Result<Answer>)>;  // on the loop thread, once
+  using LateWrite =
+      std::function<void(Controller&, const http::Request&, const Json& body, const Done& done)>;
   using Raw = std::function<void(Controller&, const http::Request&, http::Responder)>;
 
   void add(http::Router& router, const char* method, const char* pattern, Need need, Raw handler);
   void read(http::Router& router, const char* pattern, Read handler, Need need = kViewer);
   void write(http::Router& router, const char* method, const char* pattern, Need need, Write handler);
-  void run_write(const http::Request& request, const http::Responder& responder, const Write& handler);
+  /// A command that answers when it is through.
+  void write_late(http::Router& router, const char* method, const char* pattern, Need need,
+                  LateWrite handler);
+  void run_write(const http::Request& request, const http::Responder& responder, const LateWrite& handler);
 
   void add_fleet_routes(http::Router& router);
   void add_slice_routes(http::Router& router);
@@ -84,6 +91,8 @@ class Api {
   void add_event_routes(http::Router& router);
   void add_queue_routes(http::Router& router);
   void add_console_routes(http::Router& router);
+  void add_contract_routes(http::Router& router);
+  void add_exec_routes(http::Router& router);
 
   void publish(const ledger::Entry& entry);
   void publish_progress(const std::string& job, const StoredLine& line);
@@ -109,6 +118,14 @@ Status check_origin(const http::Request& request);
 Answer session_answer(Controller& c, const Access::Secret& session, bool over_tls);
 /// The query parameter `name` as an integer. Errors: kInvalidArgument naming it.
 Result<int64_t> query_int(const http::Request& request, const std::string& name, int64_t fallback);
+struct Import {
+  std::string name;
+  std::filesystem::path path;
+};
+/// {"name","path"}: what a folder of the controller's machine is to be called.
+Result<Import> read_import(const Json& body, const char* what);
+/// The field `name`, as check_name(…, what) wants it.
+Result<std::string> get_name(const Json& body, const char* what);
 /// Errors: kInvalidArgument for a field that is not `known`, with the nearest that is, or a body that is no
 /// object.
 Status check_fields(const Json& body, const std::vector<std::string>& known);

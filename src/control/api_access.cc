@@ -8,6 +8,7 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "control/api.h"
+#include "control/api_lists.h"
 #include "control/views.h"
 
 namespace th::control {
@@ -84,7 +85,8 @@ Result<std::vector<std::string>> read_scopes(const Json& body) {
   for (const Json& scope : scopes.is_array() ? scopes : Json::array()) {
     const bool known = scope == ledger::kScopeApi || scope == ledger::kScopeInference;
     if (!known) return fail(Code::kInvalidArgument, "field 'scopes': want a list of 'api' and 'inference'");
-    if (std::ranges::find(out, scope.get<std::string>()) == out.end()) out.push_back(scope.get<std::string>());
+    if (std::ranges::find(out, scope.get<std::string>()) == out.end())
+      out.push_back(scope.get<std::string>());
   }
   if (out.empty()) return fail(Code::kInvalidArgument, "field 'scopes': want 'api', 'inference' or both");
   return out;
@@ -105,8 +107,7 @@ Result<Answer> create_key(Controller& c, const Json& body) {
   TH_RETURN_IF_ERROR(
       check_fields(body, {"name", "account", "tenant", "role", "scopes", "expires_ns", "tokens_per_minute"}));
   Access::NewKey key;
-  TH_TRY(key.name, get_string(body, "name"));
-  TH_RETURN_IF_ERROR(check_name(key.name, "key name"));
+  TH_TRY(key.name, get_name(body, "key name"));
   if (key.name == "admin" || c.access.find_user(key.name))
     return fail(Code::kAlreadyExists,
                 fmt::format("'{}' is the name of a user; name the key otherwise", key.name));
@@ -183,13 +184,11 @@ void Api::add_key_routes(http::Router& router) {
         [](Controller& c, const http::Request&, const Json& body) { return create_key(c, body); });
   read(
       router, "/api/v1/keys",
-      [](Controller& c, const http::Request&) -> Result<Json> {
-        Json items = Json::array();
-        for (const auto& [id, key] : c.core.state().keys) {
+      [](Controller& c, const http::Request& request) {
+        return list_json(request, c.core.state().keys, [&c](const std::string&, const ledger::Key& key) {
           const bool ended_session = key.has_scope(ledger::kScopeConsole) && !key.valid_at(c.core.now_ns());
-          if (sees_key(c, key) && !ended_session) items.push_back(key_json(c, key));
-        }
-        return list_json(std::move(items));
+          return sees_key(c, key) && !ended_session ? key_json(c, key) : Json();
+        });
       },
       kAdmin);
   write(router, "DELETE", "/api/v1/keys/{id}", kAdmin,

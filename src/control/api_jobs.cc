@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "control/api.h"
+#include "control/api_lists.h"
 #include "control/views.h"
 
 namespace th::control {
@@ -48,23 +49,16 @@ Status send_logs(Controller& c, const http::Request& request, const http::Respon
   return {};
 }
 
-/// Answers once the model is in the registry and the ledger knows it.
-Status import_model(Controller& c, const http::Request& request, const http::Responder& responder) {
-  if (request.body.size() > kMaxBodyBytes) return fail(Code::kInvalidArgument, "body: over 1 MiB");
-  TH_TRY(const Json body, parse_json(request.body, "body"));
-  TH_RETURN_IF_ERROR(check_fields(body, {"name", "path"}));
-  TH_TRY(const std::string name, get_string(body, "name"));
-  TH_RETURN_IF_ERROR(check_name(name, "model"));
-  TH_TRY(const std::filesystem::path path, get_string(body, "path"));
-  if (!path.is_absolute())
-    return fail(Code::kInvalidArgument, "field 'path': want an absolute path of the controller's machine");
+/// Done once the model is in the registry and the ledger knows it.
+Status import_model(Controller& c, const Json& body, const std::function<void(Result<Answer>)>& done) {
+  TH_TRY(const Import asked, read_import(body, "model"));
+  const std::string& name = asked.name;
   if (c.models.is_importing(name))
     return fail(Code::kFailedPrecondition, "a model '" + name + "' is being registered; try again");
-  c.models.import(name, path, [&c, responder](const Result<registry::Model>& model) {
-    if (!model) return responder.fail(model.error());
+  c.models.import(name, asked.path, [&c, done](const Result<registry::Model>& model) {
+    if (!model) return done(fail(model.error()));
     c.models.stage(*model, "");
-    const Json answer = model_json(c.core.state().models.at(model->name).back());
-    c.core.after_commit([responder, answer] { responder.send(answer); });
+    done(Answer(model_json(c.core.state().models.at(model->name).back())));
   });
   return {};
 }
@@ -121,10 +115,9 @@ void Api::add_job_routes(http::Router& router) {
           c.jobs.cancel(job->submitted.job, "cancelled", "cancelled by hand");
           return Answer(job_json(c, *job));
         });
-  read(router, "/api/v1/jobs", [](Controller& c, const http::Request&) -> Result<Json> {
-    Json items = Json::array();
-    for (const auto& [id, job] : c.core.state().jobs) items.push_back(job_json(c, job));
-    return list_json(std::move(items));
+  read(router, "/api/v1/jobs", [](Controller& c, const http::Request& request) {
+    return list_json(request, c.core.state().jobs,
+                     [&c](const std::string&, const ledger::Job& job) { return job_json(c, job); });
   });
   read(router, "/api/v1/jobs/{id}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::Job* job, find_job(c, request));
@@ -132,11 +125,13 @@ void Api::add_job_routes(http::Router& router) {
   });
   read(router, "/api/v1/jobs/{id}/metrics", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::Job* job, find_job(c, request));
-    Json items = Json::array();
-    for (const StoredLine& line : c.output.metrics(job->submitted.job)) {
-      if (auto json = parse_json(line.line, "metrics line")) items.push_back(*std::move(json));
-    }
-    return list_json(std::move(items));
+    ByName<const StoredLine*> lines;  // they are only appended to
+    for (const StoredLine& line : c.output.metrics(job->submitted.job))
+      lines.emplace(std::to_string(lines.size() + 1), &line);
+    return list_json(request, lines, [](const std::string&, const StoredLine* line) {
+      auto json = parse_json(line->line, "metrics line");
+      return json ? *std::move(json) : Json();
+    });
   });
   add(router, "GET", "/api/v1/jobs/{id}/logs", kViewer,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
@@ -145,12 +140,14 @@ void Api::add_job_routes(http::Router& router) {
 }
 
 void Api::add_serving_routes(http::Router& router) {
-  read(router, "/api/v1/models", [](Controller& c, const http::Request&) -> Result<Json> {
-    Json items = Json::array();
+  read(router, "/api/v1/models", [](Controller& c, const http::Request& request) {
+    ByName<const ledger::ModelRegistered*> models;
     for (const auto& [name, versions] : c.core.state().models) {
-      for (const auto& model : versions) items.push_back(model_json(model));
+      for (const auto& model : versions) models.emplace(name + "@" + model.version, &model);
     }
-    return list_json(std::move(items));
+    return list_json(request, models, [](const std::string&, const ledger::ModelRegistered* model) {
+      return model_json(*model);
+    });
   });
   read(router, "/api/v1/models/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     const std::string& name = request.params.at("name");
@@ -161,11 +158,10 @@ void Api::add_serving_routes(http::Router& router) {
     }
     return model_json(found->second.back());
   });
-  add(router, "POST", "/api/v1/models", kPlatformAdmin,
-      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
-        if (Status begun = refusal_ ? fail(*refusal_) : import_model(c, request, responder); !begun)
-          responder.fail(begun.error());
-      });
+  write_late(router, "POST", "/api/v1/models", kPlatformAdmin,
+             [](Controller& c, const http::Request&, const Json& body, const Done& done) {
+               if (Status begun = import_model(c, body, done); !begun) done(fail(begun.error()));
+             });
   write(router, "POST", "/api/v1/deployments", kMember,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
           TH_TRY(const DeploySpec spec, deploy_spec(body));
@@ -178,11 +174,11 @@ void Api::add_serving_routes(http::Router& router) {
           TH_RETURN_IF_ERROR(c.deployments.stop(deployment->created.name, "undeployed by hand"));
           return Answer(deployment_json(c, *deployment));
         });
-  read(router, "/api/v1/deployments", [](Controller& c, const http::Request&) -> Result<Json> {
-    Json items = Json::array();
-    for (const auto& [name, deployment] : c.core.state().deployments)
-      items.push_back(deployment_json(c, deployment));
-    return list_json(std::move(items));
+  read(router, "/api/v1/deployments", [](Controller& c, const http::Request& request) {
+    return list_json(request, c.core.state().deployments,
+                     [&c](const std::string&, const ledger::Deployment& deployment) {
+                       return deployment_json(c, deployment);
+                     });
   });
   read(router, "/api/v1/deployments/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::Deployment* deployment, find_deployment(c, request));

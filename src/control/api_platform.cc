@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "control/api.h"
+#include "control/api_lists.h"
 #include "control/data_sets.h"
 #include "control/stacks.h"
 #include "control/views.h"
@@ -20,19 +21,11 @@ Result<const ledger::Slice*> find_slice(Controller& c, const http::Request& requ
   return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
 }
 
-/// Answers once the data set is in the registry and the ledger knows it.
-Status import_data_set(Controller& c, const http::Request& request, const http::Responder& responder) {
-  if (request.body.size() > kMaxBodyBytes) return fail(Code::kInvalidArgument, "body: over 1 MiB");
-  TH_TRY(const Json body, parse_json(request.body, "body"));
-  TH_RETURN_IF_ERROR(check_fields(body, {"name", "path"}));
-  TH_TRY(const std::string name, get_string(body, "name"));
-  TH_RETURN_IF_ERROR(check_name(name, "data set"));
-  TH_TRY(const std::filesystem::path path, get_string(body, "path"));
-  if (!path.is_absolute())
-    return fail(Code::kInvalidArgument, "field 'path': want an absolute path of the controller's machine");
-  return c.data_sets.import(name, path, [&c, responder](const Result<ledger::DataSetAdded>& set) {
-    if (!set) return responder.fail(set.error());
-    c.core.after_commit([responder, answer = data_set_json(*set)] { responder.send(answer); });
+/// Done once the data set is in the registry and the ledger knows it.
+Status import_data_set(Controller& c, const Json& body, const std::function<void(Result<Answer>)>& done) {
+  TH_TRY(const Import asked, read_import(body, "data set"));
+  return c.data_sets.import(asked.name, asked.path, [done](const Result<ledger::DataSetAdded>& set) {
+    done(set ? Result<Answer>(Answer(data_set_json(*set))) : fail(set.error()));
   });
 }
 
@@ -65,12 +58,10 @@ void Api::add_fleet_routes(http::Router& router) {
       });
   read(router, "/api/v1/fleet",
        [](Controller& c, const http::Request&) -> Result<Json> { return fleet_json(c); });
-  read(router, "/api/v1/nodes", [](Controller& c, const http::Request&) -> Result<Json> {
-    Json items = Json::array();
-    for (const auto& [id, vm] : c.core.state().vms) {
-      if (vm.state != ledger::VmState::kDeleted) items.push_back(node_json(c, vm));
-    }
-    return list_json(std::move(items));
+  read(router, "/api/v1/nodes", [](Controller& c, const http::Request& request) {
+    return list_json(request, c.core.state().vms, [&c](const std::string&, const ledger::Vm& vm) {
+      return vm.state == ledger::VmState::kDeleted ? Json() : node_json(c, vm);
+    });
   });
   write(router, "POST", "/api/v1/hosts/{host}/drain", kPlatformOperator,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
@@ -99,10 +90,11 @@ void Api::add_fleet_routes(http::Router& router) {
 }
 
 void Api::add_stack_routes(http::Router& router) {
-  read(router, "/api/v1/stacks", [](Controller& c, const http::Request&) -> Result<Json> {
-    Json items = Json::array();
-    for (const registry::Stack& stack : all_stacks(c.core.state())) items.push_back(stack_json(stack));
-    return list_json(std::move(items));
+  read(router, "/api/v1/stacks", [](Controller& c, const http::Request& request) {
+    ByName<registry::Stack> stacks;
+    for (const registry::Stack& stack : all_stacks(c.core.state())) stacks.emplace(stack.id(), stack);
+    return list_json(request, stacks,
+                     [](const std::string&, const registry::Stack& stack) { return stack_json(stack); });
   });
   read(router, "/api/v1/stacks/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const registry::Stack stack, find_stack(c.core.state(), request.params.at("name")));
@@ -119,22 +111,22 @@ void Api::add_stack_routes(http::Router& router) {
 }
 
 void Api::add_data_routes(http::Router& router) {
-  read(router, "/api/v1/data", [](Controller& c, const http::Request&) -> Result<Json> {
-    Json items = Json::array();
+  read(router, "/api/v1/data", [](Controller& c, const http::Request& request) {
+    ByName<const ledger::DataSetAdded*> sets;
     for (const auto& [name, versions] : c.core.state().data_sets) {
-      for (const auto& set : versions) items.push_back(data_set_json(set));
+      for (const auto& set : versions) sets.emplace(name + "@" + set.version, &set);
     }
-    return list_json(std::move(items));
+    return list_json(request, sets,
+                     [](const std::string&, const ledger::DataSetAdded* set) { return data_set_json(*set); });
   });
   read(router, "/api/v1/data/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::DataSetAdded* set, find_data_set(c.core.state(), request.params.at("name")));
     return data_set_json(*set);
   });
-  add(router, "POST", "/api/v1/data", kPlatformOperator,
-      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
-        if (Status begun = refusal_ ? fail(*refusal_) : import_data_set(c, request, responder); !begun)
-          responder.fail(begun.error());
-      });
+  write_late(router, "POST", "/api/v1/data", kPlatformOperator,
+             [](Controller& c, const http::Request&, const Json& body, const Done& done) {
+               if (Status begun = import_data_set(c, body, done); !begun) done(fail(begun.error()));
+             });
 }
 
 void Api::add_slice_routes(http::Router& router) {
@@ -142,7 +134,7 @@ void Api::add_slice_routes(http::Router& router) {
   add(router, "POST", "/api/v1/offers", kViewer,
       [](Controller& c, const http::Request& request, const http::Responder& responder) {
         if (request.body.size() > kMaxBodyBytes)
-          return responder.send(error_json({Code::kInvalidArgument, "body: at most 1 MiB is taken"}), 413);
+          return responder.fail({Code::kInvalidArgument, "body: at most 1 MiB is taken"}, 413);
         auto made = [&]() -> Status {
           TH_TRY(const Json body, parse_json(request.body, "body"));
           TH_TRY(const request::SliceSpec spec, request::slice_spec_from_json(body));
@@ -182,10 +174,9 @@ void Api::add_slice_routes(http::Router& router) {
           TH_RETURN_IF_ERROR(c.slices.resize(request.params.at("name"), gpus, c.jobs.reservations()));
           return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
         });
-  read(router, "/api/v1/slices", [](Controller& c, const http::Request&) -> Result<Json> {
-    Json items = Json::array();
-    for (const auto& [id, slice] : c.core.state().slices) items.push_back(slice_json(c, slice));
-    return list_json(std::move(items));
+  read(router, "/api/v1/slices", [](Controller& c, const http::Request& request) {
+    return list_json(request, c.core.state().slices,
+                     [&c](const std::string&, const ledger::Slice& slice) { return slice_json(c, slice); });
   });
   read(router, "/api/v1/slices/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::Slice* slice, find_slice(c, request));

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "control/api.h"
+#include "control/api_lists.h"
 #include "control/views.h"
 
 namespace th::control {
@@ -69,8 +70,7 @@ Result<ledger::ReservationCreated> read_reservation(Controller& c, const Json& b
   TH_RETURN_IF_ERROR(check_fields(body, {"name", "hosts", "gpus", "series", "start_ns", "duration_ns",
                                          "accounts", "users", "maintenance", "reason"}));
   ledger::ReservationCreated made;
-  TH_TRY(made.reservation, get_string(body, "name"));
-  TH_RETURN_IF_ERROR(check_name(made.reservation, "reservation"));
+  TH_TRY(made.reservation, get_name(body, "reservation"));
   if (c.core.state().reservations.count(made.reservation))
     return fail(Code::kAlreadyExists, "reservation '" + made.reservation + "' exists; delete it first");
   TH_TRY(made.reason, get_string(body, "reason", std::string()));
@@ -98,8 +98,7 @@ Result<ledger::ReservationCreated> read_reservation(Controller& c, const Json& b
 Result<ledger::PowerCapped> read_power_cap(Controller& c, const Json& body) {
   TH_RETURN_IF_ERROR(check_fields(body, {"name", "site", "watts", "start_ns", "duration_ns", "reason"}));
   ledger::PowerCapped made;
-  TH_TRY(made.cap, get_string(body, "name"));
-  TH_RETURN_IF_ERROR(check_name(made.cap, "power cap"));
+  TH_TRY(made.cap, get_name(body, "power cap"));
   if (c.core.state().power_caps.count(made.cap))
     return fail(Code::kAlreadyExists, "power cap '" + made.cap + "' exists; lift it first");
   const auto sites = c.core.fleet().sites();
@@ -107,18 +106,18 @@ Result<ledger::PowerCapped> read_power_cap(Controller& c, const Json& body) {
   std::vector<std::string> names;
   for (const fleet::Site& site : sites) names.push_back(site.id);
   if (std::ranges::find(names, made.site) == names.end())
-    return fail(Code::kNotFound, "'site': there is no site '" + made.site + "'" +
+    return fail(Code::kNotFound, "field 'site': there is no site '" + made.site + "'" +
                                      did_you_mean(made.site, names) + "; there is " + join(names, ", "));
   TH_TRY(made.watts, get_int(body, "watts"));
   TH_TRY(const int64_t start_ns, get_int(body, "start_ns", 0));
   TH_TRY(const int64_t duration_ns, get_int(body, "duration_ns"));
   TH_TRY(made.reason, get_string(body, "reason", std::string()));
   if (made.watts < 0 || made.watts > kMaxCapW)
-    return fail(Code::kInvalidArgument, fmt::format("'watts': want 0 to {}", kMaxCapW));
+    return fail(Code::kInvalidArgument, fmt::format("field 'watts': want 0 to {}", kMaxCapW));
   if (start_ns < 0 || start_ns > INT64_MAX / 2)
-    return fail(Code::kInvalidArgument, "'start_ns': want a time that is not before 1970");
+    return fail(Code::kInvalidArgument, "field 'start_ns': want a time that is not before 1970");
   if (duration_ns < kSecond || duration_ns > request::kMaxRequestDurationNs)
-    return fail(Code::kInvalidArgument, "'duration_ns': want 1s to 365d");
+    return fail(Code::kInvalidArgument, "field 'duration_ns': want 1s to 365d");
   made.start_ns = std::max(start_ns, c.core.now_ns());
   made.end_ns = made.start_ns + duration_ns;
   return made;
@@ -138,7 +137,7 @@ Json power_cap_json(const ledger::PowerCapped& of) {
           {"start_ns", of.start_ns}, {"end_ns", of.end_ns}, {"reason", of.reason}};
 }
 
-Json accounts_json(const Controller& c) {
+std::vector<Json> accounts_json(const Controller& c) {
   const int64_t now_ns = c.core.now_ns();
   const reserve::QueuePolicy& policy = c.core.policy();
   const reserve::Standing standing = c.core.tenants().standing(c.core.state(), now_ns);
@@ -146,7 +145,7 @@ Json accounts_json(const Controller& c) {
   std::vector<int64_t> cost(policy.accounts.size());
   for (const auto& [id, slice] : c.core.state().slices)
     cost[accounts.index_of(account_of(slice.owner))] += slice.cost_microusd_at(now_ns);
-  Json items = Json::array();
+  std::vector<Json> items;
   for (size_t i = 0; i < policy.accounts.size(); ++i) {
     const reserve::AccountSpec& spec = policy.accounts[i];
     items.push_back({{"name", spec.name},
@@ -162,16 +161,20 @@ Json accounts_json(const Controller& c) {
                      {"committed_microusd", standing.committed_microusd[i]},
                      {"cost_microusd", cost[i]}});
   }
-  return list_json(std::move(items));
+  return items;
 }
 
 void Api::add_queue_routes(http::Router& router) {
-  read(router, "/api/v1/accounts",
-       [](Controller& c, const http::Request&) -> Result<Json> { return accounts_json(c); });
-  read(router, "/api/v1/reservations", [](Controller& c, const http::Request&) -> Result<Json> {
-    Json items = Json::array();
-    for (const auto& [name, of] : c.core.state().reservations) items.push_back(reservation_json(of));
-    return list_json(std::move(items));
+  read(router, "/api/v1/accounts", [](Controller& c, const http::Request& request) {
+    ByName<Json> accounts;  // in the policy's order
+    for (Json& account : accounts_json(c))
+      accounts.emplace(std::to_string(accounts.size() + 1), std::move(account));
+    return list_json(request, accounts, [](const std::string&, const Json& account) { return account; });
+  });
+  read(router, "/api/v1/reservations", [](Controller& c, const http::Request& request) {
+    return list_json(
+        request, c.core.state().reservations,
+        [](const std::string&, const ledger::ReservationCreated& of) { return reservation_json(of); });
   });
   write(router, "POST", "/api/v1/reservations", kPlatformOperator,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
@@ -191,10 +194,9 @@ void Api::add_queue_routes(http::Router& router) {
           c.core.stage(ledger::ReservationEnded{name, "deleted by hand"});
           return answer;
         });
-  read(router, "/api/v1/power-caps", [](Controller& c, const http::Request&) -> Result<Json> {
-    Json items = Json::array();
-    for (const auto& [name, of] : c.core.state().power_caps) items.push_back(power_cap_json(of));
-    return list_json(std::move(items));
+  read(router, "/api/v1/power-caps", [](Controller& c, const http::Request& request) {
+    return list_json(request, c.core.state().power_caps,
+                     [](const std::string&, const ledger::PowerCapped& of) { return power_cap_json(of); });
   });
   write(router, "POST", "/api/v1/power-caps", kPlatformOperator,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -120,6 +121,64 @@ TEST_F(ApiTest, BadInputIsRefusedAndLeavesNothing) {
   EXPECT_THAT(refused("/api/v1/offers", std::string((1 << 20) + 1, ' ')), HasSubstr("413"));
   EXPECT_THAT(call("GET", "/api/v1/slices").body, HasSubstr(R"({"items":[]})"));
   EXPECT_THAT(call("GET", "/api/v1/jobs").body, HasSubstr(R"({"items":[]})"));
+}
+
+TEST_F(ApiTest, ListsComeByPagesThatChangesDoNotMove) {
+  auto page = [&](const std::string& query, const char* list = "power-caps") {
+    const Json body = *parse_json(call("GET", std::string("/api/v1/") + list + query).body, "page");
+    std::string names;
+    for (const Json& item : body["items"]) names += item["name"].get<std::string>() + " ";
+    return names + (body.contains("next") ? dump_json(body["next"]) : "-");
+  };
+  for (const char* name : {"d", "b", "a", "c"}) {
+    const Json cap = {{"name", name}, {"watts", 100'000}, {"duration_ns", 1'000'000'000'000}};
+    ASSERT_EQ(call("POST", "/api/v1/power-caps", dump_json(cap)).status, 200);
+  }
+  EXPECT_EQ(page(""), "a b c d -");
+  EXPECT_EQ(page("?limit=2"), R"(a b "b")");
+  EXPECT_EQ(call("DELETE", "/api/v1/power-caps/b").status, 200) << "the cursor's own item goes";
+  EXPECT_EQ(call("DELETE", "/api/v1/power-caps/a").status, 200);
+  EXPECT_EQ(page("?limit=2&after=b"), "c d null");
+  EXPECT_EQ(page("?limit=1&after=c"), "d null");
+  EXPECT_EQ(page("?limit=1&after=zzz"), "null");
+  EXPECT_EQ(page("?after=c"), "d -");
+  EXPECT_EQ(page("?limit=2", "keys"), R"(admin ann "key-2")");
+  EXPECT_EQ(page("?limit=2&after=key-2", "keys"), "bob null");
+  for (const char* limit : {"0", "10001", "x", "-1"}) {
+    const auto refused = call("GET", std::string("/api/v1/jobs?limit=") + limit);
+    EXPECT_EQ(refused.status, 400);
+    EXPECT_THAT(refused.body, HasSubstr(R"("field":"limit")"));
+  }
+}
+
+TEST_F(ApiTest, AProblemsTypeCanBeLookedUp) {
+  const auto refused = call("GET", "/api/v1/jobs/job-9");
+  EXPECT_EQ(refused.header("Content-Type"), "application/problem+json");
+  const Json problem = *parse_json(refused.body, "problem");
+  const auto found = call("GET", problem["type"], "", "nothing");
+  EXPECT_EQ(found.body,
+            R"({"type":"/api/v1/problems/not_found","title":"Not found","status":404,"code":"not_found"})");
+  EXPECT_EQ(call("GET", "/api/v1/problems/none").status, 404);
+}
+
+TEST_F(ApiTest, TheDocumentHasTheRoutesAndNoOthers) {
+  const auto served = call("GET", "/api/v1/openapi.json", "", "nothing");
+  ASSERT_EQ(served.status, 200);
+  const Json document = *parse_json(served.body, "openapi.json");
+  std::set<std::string> described, routed;
+  for (const auto& [path, item] : document["paths"].items()) {
+    for (const auto& [method, operation] : item.items()) {
+      if (method != "parameters") described.insert(method + " " + path);
+    }
+  }
+  for (const auto& [method, pattern] : api_.router().routes()) {
+    const bool of_the_console =
+        !pattern.starts_with("/api/") && pattern != "/health" && pattern != "/metrics";
+    std::string lower = method;
+    for (char& letter : lower) letter = static_cast<char>(std::tolower(letter));
+    if (!of_the_console) routed.insert(lower + " " + pattern);
+  }
+  EXPECT_THAT(routed, ::testing::ContainerEq(described)) << "docs/api/openapi.yaml describes every route";
 }
 
 TEST_F(ApiTest, AGatewayPollIsAnsweredWhenItsAnswerChanges) {

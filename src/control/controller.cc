@@ -11,7 +11,8 @@ Controller::Controller(CoreParts parts)
       models(core),
       data_sets(core),
       jobs(core, slices, output, models),
-      nodes(core, slices, checks, output),
+      execs(core),
+      nodes(core, slices, checks, execs, output),
       notices(core, slices, jobs),
       deployments(core, jobs) {
   jobs.take_check = [this](const launch::Event& event) { return checks.gangs.take(event); };
@@ -48,6 +49,7 @@ Status Controller::step() {
   deployments.step();
   access.step();
   TH_RETURN_IF_ERROR(core.commit());
+  execs.step();
   nodes.answer_waiting();
   deployments.answer_waiting();
   output.pump(core.state());

@@ -6,6 +6,7 @@
 #include "control/core.h"
 #include "control/data_sets.h"
 #include "control/deployments.h"
+#include "control/execs.h"
 #include "control/job_output.h"
 #include "control/jobs.h"
 #include "control/models.h"
@@ -36,6 +37,7 @@ class Controller {
   Models models;
   DataSets data_sets;
   Jobs jobs;
+  Execs execs;
   Nodes nodes;
   Notices notices;
   Deployments deployments;

@@ -55,6 +55,8 @@ class Core {
   /// Whether th-node starts the ranks; else Slurm, which knows a node by the name of its host.
   bool nodes_start_ranks() const { return parts_.gangs == nullptr; }
   /// The same, where the word is of nodes that call in.
+  /// Ranks do not run under the nodes' hands: Slurm starts them.
+  bool has_own_gangs() const { return parts_.gangs != nullptr; }
   launch::LocalLauncher& node_launcher() { return parts_.launcher; }
   const registry::Registry& registry() const { return parts_.registry; }
   const std::filesystem::path& state_dir() const { return parts_.state_dir; }

@@ -79,8 +79,7 @@ void Nodes::sync(const std::string& name, const node::SyncRequest& request, int6
   if (auto old = waiting_.find(name); old != waiting_.end()) {
     old->second.deadline_ns = 0;
     const http::Responder earlier = old->second.responder;
-    core_.after_commit(
-        [this, name, earlier] { earlier.send(node::to_json(core_.node_launcher().desired(name))); });
+    core_.after_commit([this, name, earlier] { earlier.send(node::to_json(reply(name))); });
     waiting_.erase(old);
   }
   waiting_.emplace(name, Waiting{std::move(responder), request.have_generation, deadline_ns});
@@ -100,15 +99,22 @@ void Nodes::take_validation(const Vm& vm, const node::SyncRequest& request) {
 void Nodes::answer_waiting() {
   std::erase_if(waiting_, [&](auto& item) {
     auto& [name, waiting] = item;
-    const bool changed = core_.node_launcher().generation(name) != waiting.have_generation;
+    const bool changed =
+        core_.node_launcher().generation(name) != waiting.have_generation || execs_.has_news(name);
     if (Status known = check_wanted(core_.state(), name); !known) {
       waiting.responder.fail(known.error());
       return true;
     }
     if (!changed && core_.monotonic_ns() < waiting.deadline_ns) return false;
-    waiting.responder.send(node::to_json(core_.node_launcher().desired(name)));
+    waiting.responder.send(node::to_json(reply(name)));
     return true;
   });
+}
+
+node::SyncReply Nodes::reply(const std::string& vm) {
+  node::SyncReply out = core_.node_launcher().desired(vm);
+  out.sessions = execs_.tell(vm);
+  return out;
 }
 
 Result<int64_t> Nodes::log(const std::string& vm, const node::TaskId& task, int64_t offset,

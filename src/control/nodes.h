@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "control/core.h"
+#include "control/execs.h"
 #include "control/job_output.h"
 #include "control/slices.h"
 #include "http/server.h"
@@ -16,8 +17,8 @@ namespace th::control {
 
 class Nodes {
  public:
-  Nodes(Core& core, Slices& slices, NodeChecks& checks, JobOutput& output)
-      : core_(core), slices_(slices), checks_(checks), output_(output) {}
+  Nodes(Core& core, Slices& slices, NodeChecks& checks, Execs& execs, JobOutput& output)
+      : core_(core), slices_(slices), checks_(checks), execs_(execs), output_(output) {}
 
   /// The VM that dials in as `name` with this token. A node that does not know what its VM is called here
   /// gives the cloud's name for it; the token tells then. Errors: kPermissionDenied (no longer wanted: the
@@ -53,11 +54,13 @@ class Nodes {
   void remove_orphan(const std::string& vm);
   std::vector<std::string> watched() const;
   void look_for_silent(int64_t pause_ns);
+  node::SyncReply reply(const std::string& vm);
   void take_validation(const ledger::Vm& vm, const node::SyncRequest& request);
 
   Core& core_;
   Slices& slices_;
   NodeChecks& checks_;
+  Execs& execs_;
   JobOutput& output_;
   std::map<std::string, Seen> seen_;
   std::map<std::string, Waiting> waiting_;

@@ -66,8 +66,6 @@ std::string spine_of(const fleet::Fleet& fleet, const fleet::Rack& rack) {
 
 }  // namespace
 
-Json list_json(Json items) { return {{"items", std::move(items)}}; }
-
 Json fleet_json(const Controller& c) {
   const fleet::Fleet& fleet = c.core.fleet();
   Json sites = Json::array(), racks = Json::array(), series = Json::array();

@@ -2,6 +2,7 @@
 // The state as REST shows it (docs/api.md). Pure reading; thread: the loop only.
 
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "control/controller.h"
@@ -9,8 +10,6 @@
 
 namespace th::control {
 
-/// {"items": [...]}: what every list is told as.
-Json list_json(Json items);
 Json fleet_json(const Controller& c);
 Json offer_json(const Controller& c, const Offer& offer);
 Json stack_json(const registry::Stack& stack);
@@ -23,8 +22,8 @@ Json data_set_json(const ledger::DataSetAdded& set);
 Json deployment_json(const Controller& c, const ledger::Deployment& deployment);
 Json key_json(const Controller& c, const ledger::Key& key);
 Json usage_json(const Controller& c);
-/// By account: limits, what is in use, fair share, cost. And the reservations that there are.
-Json accounts_json(const Controller& c);
+/// By account, in the policy's order: limits, what is in use, fair share, cost.
+std::vector<Json> accounts_json(const Controller& c);
 Json reservation_json(const ledger::ReservationCreated& reservation);
 /// Errors: kNotFound.
 Result<Json> why_json(Controller& c, const std::string& subject);

@@ -166,6 +166,7 @@ Status Gateway::Impl::begin() {
   server.address = options_.address;
   server.port = options_.port;
   server.threads = kServerThreads;
+  server.error_form = refusal_response;
   // Twice the limit, so that a body that is somewhat too large gets an answer in the API's own words.
   server.max_body_bytes = 2 * options_.max_body_bytes;
   TH_TRY(server_, http::Server::start(server, routes()));

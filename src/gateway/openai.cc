@@ -234,6 +234,15 @@ http::Response api_error_response(const ApiError& error) {
   return response;
 }
 
+http::Response refusal_response(const Error& error, int status) {
+  if (status == 0) status = http::status_of(error.code);
+  return api_error_response({.status = status,
+                             .type = status < 500 ? "invalid_request_error" : "server_error",
+                             .code = std::string(code_name(error.code)),
+                             .message = error.message,
+                             .param = {}});
+}
+
 Json content_filter_results(const safety::ContentFilter& filter, const safety::Verdict& verdict) {
   Json results = Json::object();
   for (size_t i = 0; i < safety::kNumCategories; ++i) {

@@ -33,6 +33,8 @@ ApiError unavailable(std::string code, std::string message, int64_t retry_after_
 ApiError too_many(std::string type, std::string message, int64_t retry_after_ns);     // 429
 
 http::Response api_error_response(const ApiError& error);
+/// What the server itself refuses (no such route, a request that cannot be read), in the same form.
+http::Response refusal_response(const Error& error, int status);
 /// The body of the same, for the end of a stream.
 std::string api_error_json(const ApiError& error);
 /// 400 content_filter with innererror.content_filter_result.

@@ -64,6 +64,11 @@ class TcpConnection : public Connection, public std::enable_shared_from_this<Tcp
       if (auto self = weak.lock()) self->drop();
     });
   }
+  void resume() override {
+    asio::post(socket_.get_executor(), [weak = weak_from_this()] {
+      if (auto self = weak.lock()) self->pass_on();
+    });
+  }
   int64_t deadline_ns() const override { return deadline_ns_.load(std::memory_order_relaxed); }
 
  private:
@@ -104,7 +109,15 @@ class TcpConnection : public Connection, public std::enable_shared_from_this<Tcp
       return;
     }
     if (state_ == State::kReading) return parse();
+    if (exchange_ && exchange_->is_tunnel()) return pass_on();
     if (input_.size() < kMaxPipelinedBytes) read();
+  }
+
+  /// One piece of a tunnel; the next is read when it asks for it.
+  void pass_on() {
+    if (state_ != State::kBusy || !exchange_ || !exchange_->is_tunnel()) return;
+    if (input_.empty()) return read();
+    exchange_->deliver(std::exchange(input_, {}));
   }
 
   /// Returns: the connection goes on.
@@ -168,7 +181,8 @@ class TcpConnection : public Connection, public std::enable_shared_from_this<Tcp
         weak_from_this(), Exchange::Options{.max_queued_bytes = host_->options().max_queued_bytes,
                                             .head_only = request.method == "HEAD",
                                             .http_1_0 = reader_->http_1_0(),
-                                            .keep_alive = reader_->keep_alive()});
+                                            .keep_alive = reader_->keep_alive(),
+                                            .error_form = host_->options().error_form});
     read();
     std::string what = request.method + " " + request.path;
     try {
@@ -181,7 +195,7 @@ class TcpConnection : public Connection, public std::enable_shared_from_this<Tcp
   /// Answers by itself and closes: after it the bytes of the client make no sense any more.
   void refuse(int status, const std::string& problem) {
     state_ = State::kBusy;
-    Response response = error_response({Code::kInvalidArgument, problem});
+    Response response = host_->options().error_form({Code::kInvalidArgument, problem}, status);
     std::string head =
         render_head(status, response.headers, {.content_length = response.body.size(), .keep_alive = false});
     write(head + response.body, true);
@@ -214,7 +228,9 @@ class TcpConnection : public Connection, public std::enable_shared_from_this<Tcp
     }
     outgoing_ = std::move(bytes);
     auto progress = [self = shared_from_this()](error_code ec, size_t) -> size_t {
-      if (self->state_ == State::kBusy) self->allow(self->host_->options().idle_timeout_ns);
+      // Whoever reads what comes through a tunnel may stop for long; its ends know when to give up.
+      const bool tunnel = self->exchange_ && self->exchange_->is_tunnel();
+      if (self->state_ == State::kBusy && !tunnel) self->allow(self->host_->options().idle_timeout_ns);
       return ec ? 0 : size_t{64} << 10;
     };
     asio::async_write(socket_, asio::buffer(outgoing_), progress,

@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "http/server.h"
+#include "http/tunnel.h"
 #include "http/wire.h"
 
 namespace th::http {
@@ -43,6 +46,18 @@ bool Exchange::begin_stream(int status, const Headers& headers) {
   return true;
 }
 
+bool Exchange::begin_tunnel(const Headers& headers) {
+  std::unique_lock lock(mutex_);
+  if (state_ != State::kPending) return false;
+  tunnel_ = true;
+  options_.keep_alive = false;
+  pending_ = render_upgrade(headers);
+  queued_bytes_ = pending_.size();
+  state_ = State::kStreaming;
+  wake(std::move(lock));
+  return true;
+}
+
 bool Exchange::append(std::string_view bytes) {
   std::unique_lock lock(mutex_);
   if (state_ != State::kStreaming) return false;
@@ -64,6 +79,7 @@ bool Exchange::append(std::string_view bytes) {
 void Exchange::close() {
   std::vector<std::function<void()>> dropped;
   std::unique_lock lock(mutex_);
+  drop_callbacks(dropped);
   if (state_ != State::kStreaming) return;
   if (chunked_ && !options_.head_only) {
     pending_ += "0\r\n\r\n";
@@ -118,14 +134,59 @@ Exchange::Batch Exchange::take() {
 }
 
 void Exchange::written(size_t bytes) {
-  std::scoped_lock lock(mutex_);
+  std::unique_lock lock(mutex_);
   queued_bytes_ -= std::min(bytes, queued_bytes_);
+  if (queued_bytes_ > 0 || !drained_callback_) return;
+  const auto callback = drained_callback_;
+  lock.unlock();
+  callback();
+}
+
+bool Exchange::is_tunnel() const {
+  std::scoped_lock lock(mutex_);
+  return tunnel_ && state_ == State::kStreaming;
+}
+
+void Exchange::deliver(std::string_view piece) {
+  std::unique_lock lock(mutex_);
+  const auto callback = data_callback_;
+  if (!callback) {
+    undelivered_ += piece;
+    return;
+  }
+  lock.unlock();
+  callback(piece);
+}
+
+void Exchange::on_data(std::function<void(std::string_view piece)> callback) {
+  std::unique_lock lock(mutex_);
+  if (state_ != State::kStreaming) return;
+  data_callback_ = callback;
+  const std::string first = std::exchange(undelivered_, {});
+  lock.unlock();
+  if (!first.empty()) callback(first);
+}
+
+void Exchange::on_drained(std::function<void()> callback) {
+  std::scoped_lock lock(mutex_);
+  if (state_ == State::kStreaming) drained_callback_ = std::move(callback);
+}
+
+void Exchange::resume() {
+  if (auto sink = sink_.lock()) sink->resume();
+}
+
+/// The callbacks of a joined tunnel hold the other one.
+void Exchange::drop_callbacks(std::vector<std::function<void()>>& dropped) {
+  dropped.push_back(std::exchange(drained_callback_, {}));
+  dropped.push_back([data = std::exchange(data_callback_, {})] {});
 }
 
 void Exchange::lose() {
-  std::vector<std::function<void()>> callbacks;
+  std::vector<std::function<void()>> callbacks, dropped;
   {
     std::scoped_lock lock(mutex_);
+    drop_callbacks(dropped);
     if (state_ == State::kFinished) return;
     state_ = State::kGone;
     pending_.clear();
@@ -141,7 +202,8 @@ class Responder::Impl {
   explicit Impl(std::shared_ptr<Exchange> exchange) : exchange(std::move(exchange)) {}
   ~Impl() {
     if (exchange->answered()) return;
-    Response response = error_response({Code::kInternal, "the request was dropped without an answer"});
+    const Response response =
+        exchange->refusal({Code::kInternal, "the request was dropped without an answer"}, 0);
     exchange->answer(response.status, response.headers, response.body);
   }
   const std::shared_ptr<Exchange> exchange;
@@ -163,11 +225,20 @@ void Responder::send(Response response) const {
   impl_->exchange->answer(response.status, response.headers, response.body);
 }
 void Responder::send(const Json& body, int status) const { send(json_response(body, status)); }
-void Responder::fail(const Error& error) const { send(error_response(error)); }
+void Responder::fail(const Error& error, int status, Headers headers) const {
+  Response response = impl_->exchange->refusal(error, status);
+  std::ranges::move(headers, std::back_inserter(response.headers));
+  send(std::move(response));
+}
 
 Stream Responder::stream(int status, Headers headers) const {
   impl_->exchange->begin_stream(status, headers);
   return Stream(std::make_shared<Stream::Impl>(impl_->exchange));
+}
+
+Tunnel Responder::tunnel(Headers headers) const {
+  impl_->exchange->begin_tunnel(headers);
+  return Tunnel(impl_->exchange);
 }
 
 Stream Responder::event_stream() const {

@@ -44,6 +44,22 @@ Code code_of(int status) {
   }
 }
 
+std::string_view field_of(std::string_view message) {
+  for (const std::string_view about :
+       {"field '", "unknown field '", "body: unknown field '", "query parameter '"}) {
+    if (!message.starts_with(about)) continue;
+    message.remove_prefix(about.size());
+    return message.substr(0, message.find('\''));
+  }
+  return {};
+}
+
+/// `code` where it is one of ours; OpenAI-style bodies may carry their own, and the status says what kind it
+/// is.
+Code known_code(const std::string& code, int status) {
+  return !code.empty() && code_name(code_from_name(code)) == code ? code_from_name(code) : code_of(status);
+}
+
 }  // namespace
 
 std::optional<std::string> find_header(const Headers& headers, std::string_view name) {
@@ -69,8 +85,52 @@ Response json_response(const Json& body, int status) {
       .status = status, .headers = {{"Content-Type", "application/json"}}, .body = dump_json(body)};
 }
 
-Response error_response(const Error& error) {
-  return json_response(error_json(error), status_of(error.code));
+std::string_view title_of(Code code) {
+  switch (code) {
+    case Code::kInvalidArgument:
+      return "The input is wrong";
+    case Code::kNotFound:
+      return "Not found";
+    case Code::kAlreadyExists:
+      return "The name is taken";
+    case Code::kFailedPrecondition:
+      return "Not possible in this state";
+    case Code::kUnsatisfiable:
+      return "Impossible on this fleet";
+    case Code::kResourceExhausted:
+      return "A limit is reached";
+    case Code::kNoCapacity:
+      return "The cloud has no capacity";
+    case Code::kUnauthenticated:
+      return "No valid key";
+    case Code::kPermissionDenied:
+      return "Not allowed";
+    case Code::kUnavailable:
+      return "Unavailable";
+    case Code::kDeadlineExceeded:
+      return "Took too long";
+    case Code::kCancelled:
+      return "Cancelled";
+    case Code::kDataLoss:
+      return "Stored data are damaged";
+    case Code::kNoSpace:
+      return "The disk is full";
+    case Code::kInternal:
+      return "Internal error";
+  }
+  return "Internal error";
+}
+
+Response error_response(const Error& error, int status) {
+  if (status == 0) status = status_of(error.code);
+  const std::string code(code_name(error.code));
+  Json body = {{"type", "/api/v1/problems/" + code},
+               {"title", title_of(error.code)},
+               {"status", status},
+               {"detail", error.message},
+               {"code", code}};
+  if (const std::string_view field = field_of(error.message); !field.empty()) body["field"] = field;
+  return Response{status, {{"Content-Type", "application/problem+json"}}, dump_json(body)};
 }
 
 int status_of(Code code) {
@@ -108,16 +168,13 @@ int status_of(Code code) {
 Error error_of(const Response& response) {
   auto body = parse_json(response.body, "error body");
   if (body && body->is_object()) {
-    auto error = body->find("error");
-    if (error != body->end() && error->is_object()) {
-      auto message = get_string(*error, "message", "");
-      auto code = get_string(*error, "code", "");
-      // OpenAI-style bodies may carry codes of their own; the status then says what kind it is.
-      bool known = code && !code->empty() && code_name(code_from_name(*code)) == *code;
-      if (message) {
-        return Error{.code = known ? code_from_name(*code) : code_of(response.status), .message = *message};
-      }
-    }
+    const auto nested = body->find("error");
+    const bool problem = nested == body->end() || !nested->is_object();
+    const Json& error = problem ? *body : *nested;
+    const auto message = get_string(error, problem ? "detail" : "message", "");
+    const auto code = get_string(error, "code", "");
+    if (message && (!problem || !message->empty()))
+      return Error{known_code(code.value_or(""), response.status), *message};
   }
   return Error{.code = code_of(response.status), .message = fmt::format("HTTP status {}", response.status)};
 }

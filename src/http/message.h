@@ -42,14 +42,22 @@ struct Response {
 
 /// application/json.
 Response json_response(const Json& body, int status = 200);
-/// status_of(error.code) with error_json(error).
-Response error_response(const Error& error);
+/// RFC 9457 problem details, application/problem+json:
+/// {"type":"/api/v1/problems/not_found","title","status","detail","code","field"?}. `detail` is the error's
+/// message, `field` what that is about where it begins with "field 'x'", "unknown field 'x'" or "query
+/// parameter 'x'". `status` 0: status_of(error.code).
+Response error_response(const Error& error, int status = 0);
+/// How a server writes refusals; error_response, or one of an API with a form of its own.
+using ErrorForm = Response (*)(const Error& error, int status);
+/// The title of a code: "Not found".
+std::string_view title_of(Code code);
 
 /// invalid_argument 400, unauthenticated 401, permission_denied 403, not_found 404, already_exists 409,
 /// failed_precondition 409, unsatisfiable 422, resource_exhausted 429, no_capacity and unavailable 503,
 /// deadline_exceeded 504, cancelled 499, the rest 500.
 int status_of(Code code);
-/// The error of a response that is not 2xx: from its JSON body where it has one, else from its status.
+/// The error of a response that is not 2xx: from its JSON body where it has one (problem details, or
+/// {"error":{"code","message"}}), else from its status.
 Error error_of(const Response& response);
 
 }  // namespace th::http

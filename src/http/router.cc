@@ -60,6 +60,12 @@ void Router::add(std::string_view method, std::string_view pattern, Handler hand
 
 void Router::before(std::function<Status(const Request&)> check) { checks_.push_back(std::move(check)); }
 
+std::vector<std::pair<std::string, std::string>> Router::routes() const {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const Route& route : routes_) out.emplace_back(route.method, "/" + join(route.segments, "/"));
+  return out;
+}
+
 void Router::route(Request request, Responder responder) const {
   const std::vector<std::string> path = segments_of(request.path);
   const std::string& method = request.method;
@@ -81,11 +87,9 @@ void Router::route(Request request, Responder responder) const {
   if (allowed.empty()) {
     return responder.fail({Code::kNotFound, "no such route: " + request.method + " " + request.path});
   }
-  Response response = error_response({Code::kInvalidArgument, request.path + " does not take " + method +
-                                                                  "; it takes " + join(allowed, ", ")});
-  response.status = 405;
-  response.headers.emplace_back("Allow", join(allowed, ", "));
-  responder.send(std::move(response));
+  const std::string takes = join(allowed, ", ");
+  responder.fail({Code::kInvalidArgument, request.path + " does not take " + method + "; it takes " + takes},
+                 405, {{"Allow", takes}});
 }
 
 }  // namespace th::http

@@ -69,6 +69,9 @@ TEST_F(RouterTest, UnknownPathsAndMethods) {
   Response missing = get("/nothing");
   EXPECT_EQ(missing.status, 404);
   EXPECT_EQ(error_of(missing).code, Code::kNotFound);
+  EXPECT_EQ(missing.header("content-type"), "application/problem+json");
+  EXPECT_EQ(missing.body, R"({"type":"/api/v1/problems/not_found","title":"Not found","status":404,)"
+                          R"("detail":"no such route: GET /nothing","code":"not_found"})");
   EXPECT_EQ(get("/jobs/").status, 404);
   Response wrong = get("/jobs/x", "PUT");
   EXPECT_EQ(wrong.status, 405);
@@ -86,6 +89,22 @@ TEST_F(RouterTest, ACheckAnswersInPlaceOfTheHandler) {
   Response refused = get("/jobs/all?locked=1");
   EXPECT_EQ(refused.status, 403);
   EXPECT_EQ(error_of(refused), (Error{Code::kPermissionDenied, "locked"}));
+}
+
+TEST(Errors, NameTheFieldAndAreReadBack) {
+  const Error about{Code::kInvalidArgument, "field 'gpus': want 1 to 32, got 33"};
+  Response response = error_response(about, 413);
+  EXPECT_EQ(response.status, 413);
+  EXPECT_NE(response.body.find(R"("status":413,)"), std::string::npos);
+  EXPECT_NE(response.body.find(R"("field":"gpus"})"), std::string::npos) << response.body;
+  EXPECT_EQ(error_of(response), about);
+  const std::string in_the_text = error_response({Code::kNotFound, "no such thing: field 'x'"}).body;
+  EXPECT_EQ(in_the_text.find(R"("field":)"), std::string::npos) << in_the_text;
+  EXPECT_EQ(error_of({409, {}, R"({"error":{"code":"already_exists","message":"m"}})"}),
+            (Error{Code::kAlreadyExists, "m"}));
+  EXPECT_EQ(error_of({429, {}, R"({"error":{"code":"their_own","message":"m"}})"}),
+            (Error{Code::kResourceExhausted, "m"}));
+  EXPECT_EQ(error_of({404, {}, "<html>"}), (Error{Code::kNotFound, "HTTP status 404"}));
 }
 
 TEST(Percent, RoundTripsAndRefuses) {

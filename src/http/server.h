@@ -36,15 +36,20 @@ class Stream {
   std::shared_ptr<Impl> impl_;
 };
 
+class Tunnel;
+
 /// The right to answer one request, once. Copies share it; if the last copy goes without an answer, 500 is
 /// sent. Thread: safe from any thread.
 class Responder {
  public:
   void send(Response response) const;
   void send(const Json& body, int status = 200) const;
-  void fail(const Error& error) const;  // error_response
+  /// In ServerOptions::error_form. `status` 0: that of the error's code.
+  void fail(const Error& error, int status = 0, Headers headers = {}) const;
   /// Sends status and headers at once.
   Stream stream(int status, Headers headers) const;
+  /// 101 with `headers` (Upgrade, …): the connection is a tunnel from here on. See tunnel.h.
+  Tunnel tunnel(Headers headers) const;
   /// text/event-stream with no-cache.
   Stream event_stream() const;
   /// Called once, on a server thread, when the client goes away before the answer was sent; at once if it
@@ -69,6 +74,8 @@ class Router {
   /// Runs before every route's handler; an error is the answer (keys, limits).
   void before(std::function<Status(const Request&)> check);
   void route(Request request, Responder responder) const;
+  /// Method and pattern of every route.
+  std::vector<std::pair<std::string, std::string>> routes() const;
 
  private:
   struct Route {
@@ -90,6 +97,7 @@ struct ServerOptions {
   size_t max_connections = 4096;               // more wait in the kernel's backlog
   int64_t idle_timeout_ns = 75'000'000'000;    // a connection that sends nothing and waits for nothing
   std::optional<ServerTls> tls = {};           // none: HTTP
+  ErrorForm error_form = error_response;
 };
 
 class Server {

@@ -167,6 +167,12 @@ std::string render_head(int status, const Headers& headers, const HeadOptions& o
   return head;
 }
 
+std::string render_upgrade(const Headers& headers) {
+  std::string head = render_head(101, headers, {.keep_alive = false});
+  const std::string_view close = "Connection: close\r\n";
+  return head.replace(head.find(close), close.size(), "Connection: Upgrade\r\n");
+}
+
 Result<std::string> render_request(std::string_view method, std::string_view target, std::string_view host,
                                    const Headers& headers, size_t body_bytes) {
   if (method.empty() || has_line_break(method) || method.find(' ') != method.npos) {

@@ -70,6 +70,8 @@ struct HeadOptions {
 /// Status line and headers with the empty line. Headers that the server owns (Content-Length,
 /// Transfer-Encoding, Connection, Date) or that hold a line break are left out of `headers`.
 std::string render_head(int status, const Headers& headers, const HeadOptions& options);
+/// The head of a 101, with "Connection: Upgrade".
+std::string render_upgrade(const Headers& headers);
 /// A request's head. Errors: kInvalidArgument (a line break in a header or in the method).
 Result<std::string> render_request(std::string_view method, std::string_view target, std::string_view host,
                                    const Headers& headers, size_t body_bytes);

@@ -39,13 +39,14 @@ class Link {
 
   bool log_idle(int64_t now_ns) const { return !log_under_way_ && now_ns >= log_retry_ns_; }
   std::optional<int64_t> log_retry_ns(int64_t now_ns) const;
+  /// How this node calls `path` of the controller's.
+  http::Call call(std::string method, const std::string& path) const;
   void push_log(const std::string& task, int64_t offset, std::string bytes);
 
   /// All that was said last has been taken.
   bool quiet() const { return !short_under_way_ && last_taken_; }
 
  private:
-  http::Call call(std::string method, const std::string& path) const;
   bool is_news(const SyncRequest& request, int64_t now_ns) const;
   void on_sync_done(const Result<http::Response>& response, bool was_news);
   void on_log_done(const std::string& task, const Result<http::Response>& response);

@@ -27,6 +27,7 @@
 #include "node/mailbox.h"
 #include "node/memory_limit.h"
 #include "node/rank.h"
+#include "node/sessions.h"
 #include "node/spawn.h"
 #include "node/validate.h"
 
@@ -97,6 +98,10 @@ class Node {
   UniqueFd signals_, changes_;
   Mailbox mailbox_;
   Link link_;
+  Sessions sessions_{config_, link_, [this](const TaskId& task) -> const Rank* {
+                       const auto entry = entries_.find(task.text());
+                       return entry == entries_.end() ? nullptr : entry->second.rank.get();
+                     }};
   http::Client probes_{1};
   std::map<std::string, Stage> stages_;  // by attempt; after mailbox_, which its workers post to
 };
@@ -127,6 +132,7 @@ Status Node::run() {
   while (true) {
     int64_t time = now();
     for (auto& [id, entry] : entries_) entry.rank->kill_overdue(time);
+    sessions_.tidy();
     start_staged();
     probe(time);
     push_logs(time);
@@ -161,7 +167,7 @@ void Node::reap() {
       return e.second.rank->running() && e.second.rank->pid() == info.si_pid;
     });
     if (owner == entries_.end()) {
-      waitpid(info.si_pid, nullptr, 0);  // an orphan of a rank
+      if (!sessions_.reap(info.si_pid)) waitpid(info.si_pid, nullptr, 0);  // an orphan of a rank
       continue;
     }
     Entry& entry = owner->second;
@@ -195,6 +201,7 @@ void Node::apply(const SyncReply& reply) {
     if (known == entries_.end() && !forgotten_.contains(task.id.text())) add(task);
   }
   generation_ = reply.generation;
+  sessions_.add(reply.sessions);
 }
 
 void Node::add(const Task& task) {
@@ -293,10 +300,7 @@ void Node::probe(int64_t now_ns) {
     bool due = url && entry.rank->report(now_ns).state == TaskState::kRunning && entry.rank->running();
     if (!due || entry.probing || now_ns < entry.next_probe_ns) continue;
     entry.probing = true;
-    http::Call call;
-    call.url = *url;
-    call.timeout_ns = 2 * kSecond;
-    call.max_body_bytes = 1 << 20;
+    http::Call call{.url = *url, .timeout_ns = 2 * kSecond, .max_body_bytes = 1 << 20};
     fetch_async(probes_, mailbox_, std::move(call), [this, id](const Result<http::Response>& response) {
       auto it = entries_.find(id);
       if (it == entries_.end()) return;
@@ -351,11 +355,7 @@ void Node::sync(int64_t now_ns) {
       }
     });
   }
-  SyncRequest request;
-  request.boot_id = boot_id_;
-  request.have_generation = generation_;
-  request.validation = validation_;
-  request.address = config_.address;
+  SyncRequest request{boot_id_, generation_, validation_, config_.address, {}, {}};
   for (const auto& [id, entry] : entries_) {
     request.tasks.push_back(entry.rank->report(now_ns));
     for (const MetricsLine& line : entry.rank->metrics().waiting()) {
@@ -405,11 +405,11 @@ int Node::timeout_ms(int64_t now_ns) const {
 
 Status run_node(const NodeConfig& config) {
   TH_TRY(auto user, user_to_become(config.run_as));
-  std::error_code error;
-  std::filesystem::create_directories(config.dir / "logs", error);
-  if (error) return fail(errno_error(fmt::format("making {}/logs", config.dir.string()), error.value()));
-  std::filesystem::create_directories(config.jobs_dir, error);
-  if (error) return fail(errno_error(fmt::format("making {}", config.jobs_dir.string()), error.value()));
+  for (const std::filesystem::path& folder : {config.dir / "logs", config.jobs_dir}) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) return fail(errno_error(fmt::format("making {}", folder.string()), error.value()));
+  }
   log_info("node {} of VM {} on host {}: controller {}, ranks run as {}", config.name, config.vm, config.host,
            config.controller, user ? user->name : "the node's own user");
   Status ended = Node(config, std::move(user)).run();

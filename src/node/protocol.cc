@@ -249,11 +249,18 @@ Json to_json(const Task& task) {
           {"ready_url", task.ready_url ? Json(*task.ready_url) : Json()}};
 }
 
-Result<Task> task_from_json(const Json& json) {
-  auto text = [](const Json& item) -> Result<std::string> {
+namespace {
+
+Result<std::vector<std::string>> get_argv(const Json& json) {
+  return get_list<std::string>(json, "argv", kMaxArguments, [](const Json& item) -> Result<std::string> {
     if (!item.is_string()) return fail(bad("argv", "want strings").error());
     return item.get<std::string>();
-  };
+  });
+}
+
+}  // namespace
+
+Result<Task> task_from_json(const Json& json) {
   auto gpu = [](const Json& item) -> Result<int> {
     if (!item.is_number_integer() || item < 0 || item > 1023)
       return fail(bad("gpus", "want indices").error());
@@ -261,7 +268,7 @@ Result<Task> task_from_json(const Json& json) {
   };
   Task task;
   TH_TRY(task.id, get_task_id(json));
-  TH_TRY(task.argv, get_list<std::string>(json, "argv", kMaxArguments, text));
+  TH_TRY(task.argv, get_argv(json));
   TH_TRY(task.env, get_string_map(json, "env"));
   TH_TRY(task.cwd, get_optional_string(json, "cwd"));
   TH_TRY(task.files, get_string_map(json, "files"));
@@ -316,7 +323,29 @@ Result<SyncRequest> sync_request_from_json(const Json& json) {
 Json to_json(const SyncReply& reply) {
   Json tasks = Json::array();
   for (const Task& task : reply.tasks) tasks.push_back(to_json(task));
-  return {{"generation", reply.generation}, {"tasks", std::move(tasks)}, {"ack_metrics", reply.ack_metrics}};
+  Json out = {
+      {"generation", reply.generation}, {"tasks", std::move(tasks)}, {"ack_metrics", reply.ack_metrics}};
+  for (const SessionSpec& session : reply.sessions) out["sessions"].push_back(to_json(session));
+  return out;
+}
+
+Json to_json(const SessionSpec& session) {
+  return {{"session", session.session},   {"task", session.task.text()}, {"argv", session.argv},
+          {"terminal", session.terminal}, {"rows", session.rows},        {"columns", session.columns}};
+}
+
+Result<SessionSpec> session_from_json(const Json& json) {
+  SessionSpec out;
+  TH_TRY(out.session, get_string(json, "session"));
+  TH_RETURN_IF_ERROR(check_name(out.session, "session"));
+  TH_TRY(out.task, get_task_id(json));
+  TH_TRY(out.argv, get_argv(json));
+  for (const std::string& argument : out.argv) TH_RETURN_IF_ERROR(check_text("argv", argument));
+  if (!out.argv.empty() && out.argv[0].empty()) return fail(bad("argv", "want a program").error());
+  TH_TRY(out.terminal, get_bool(json, "terminal", false));
+  TH_TRY(out.rows, get_int_in(json, "rows", 1, kMaxTerminalSide, 24));
+  TH_TRY(out.columns, get_int_in(json, "columns", 1, kMaxTerminalSide, 80));
+  return out;
 }
 
 Result<SyncReply> sync_reply_from_json(const Json& json) {
@@ -331,6 +360,7 @@ Result<SyncReply> sync_reply_from_json(const Json& json) {
     if (!seen.insert(task.id.text()).second)
       return fail(bad("tasks", task.id.text() + " stands twice").error());
   }
+  TH_TRY(reply.sessions, get_list<SessionSpec>(json, "sessions", kMaxSessions, session_from_json));
   TH_TRY(const Json* acks, get_container(json, "ack_metrics", Json::value_t::object, 4 * kMaxTasks));
   if (acks == nullptr) return reply;
   for (const auto& [task, line_no] : acks->items()) {

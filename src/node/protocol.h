@@ -17,6 +17,8 @@ namespace th::node {
 
 // Limits that both sides keep to; what is over them is refused.
 inline constexpr size_t kMaxTasks = 256;                  // of one node
+inline constexpr size_t kMaxSessions = 64;                // of one node
+inline constexpr int kMaxTerminalSide = 4096;             // rows, columns
 inline constexpr size_t kMaxArguments = 1024;             // of one task: argv, env, files, stage, gpus
 inline constexpr size_t kMaxMetricsLines = 256;           // of one report
 inline constexpr size_t kMaxMetricsLineBytes = 16 << 10;  // longer lines of the metrics file are dropped
@@ -105,18 +107,34 @@ struct SyncRequest {
   bool operator==(const SyncRequest&) const = default;
 };
 
+/// A process that somebody wants beside a running task, and speaks with through a tunnel that the node dials.
+struct SessionSpec {
+  std::string session;  // "exec-" and hex digits
+  TaskId task;
+  std::vector<std::string> argv;  // empty: a shell
+  bool terminal = false;
+  int rows = 24, columns = 80;  // of the terminal
+  bool operator==(const SessionSpec&) const = default;
+};
+
+/// What the node's dial asks to upgrade to: bytes as they come.
+inline constexpr const char* kSessionProtocol = "thunderhead-session";
+
 /// Controller → node.
 struct SyncReply {
   int64_t generation = 0;
   std::vector<Task> tasks;
   std::map<std::string, int64_t> ack_metrics;  // task id text → last line that is stored
+  std::vector<SessionSpec> sessions;           // that the node has not dialled yet
   bool operator==(const SyncReply&) const = default;
 };
 
 Json to_json(const Task& task);
+Json to_json(const SessionSpec& session);
 Json to_json(const SyncRequest& request);
 Json to_json(const SyncReply& reply);
 Result<Task> task_from_json(const Json& json);
+Result<SessionSpec> session_from_json(const Json& json);
 Result<SyncRequest> sync_request_from_json(const Json& json);
 Result<SyncReply> sync_reply_from_json(const Json& json);
 

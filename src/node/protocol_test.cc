@@ -57,13 +57,30 @@ TEST(Protocol, FieldNamesAreThoseOfTheContract) {
 }
 
 TEST(Protocol, RepliesSurviveTheWire) {
-  SyncReply reply{9, {full_task()}, {{"job-1.2.3", 17}}};
+  SyncReply reply{
+      9, {full_task()}, {{"job-1.2.3", 17}}, {{"exec-a0", {"job-1", 2, 3}, {"ls", "-l"}, true, 50, 132}}};
   reply.tasks.push_back(full_task());
   reply.tasks[1].id.rank = 0;
   reply.tasks[1].cwd.reset();
   reply.tasks[1].metrics_file.reset();
   reply.tasks[1].ready_url.reset();
   EXPECT_EQ(sync_reply_from_json(parse_json(dump_json(to_json(reply)), "reply").value()).value(), reply);
+}
+
+TEST(Protocol, SessionsAreChecked) {
+  const Json good = to_json(SessionSpec{"exec-a0", {"job-1", 1, 0}, {"ls"}, false, 24, 80});
+  EXPECT_TRUE(session_from_json(good));
+  for (const auto& [field, wrong] : std::multimap<std::string, Json>{{"session", "../x"},
+                                                                     {"task", "job"},
+                                                                     {"argv", Json{""}},
+                                                                     {"argv", Json{1}},
+                                                                     {"argv", Json{std::string("a\0b", 3)}},
+                                                                     {"rows", 0},
+                                                                     {"columns", 5000}}) {
+    Json bad = good;
+    bad[field] = wrong;
+    EXPECT_FALSE(session_from_json(bad)) << field << " " << wrong;
+  }
 }
 
 TEST(Protocol, RequestsSurviveTheWire) {

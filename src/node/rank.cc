@@ -41,37 +41,48 @@ void Rank::start() {
   log_info("{} runs as process {}", task_.id.text(), report_.pid);
 }
 
-Status Rank::try_start() {
+Result<Rank::Inside> Rank::open_inside_of(SpawnSpec& spec) const {
   const NodeConfig& config = host_.config;
-  TH_TRY(UniqueFd folder, open_job_folder(config.jobs_dir, task_.id.job));
-  TH_TRY(log_, LogFile::make(config.dir / "logs" / (task_.id.text() + ".log")));
+  Inside out;
+  TH_TRY(out.folder, open_job_folder(config.jobs_dir, task_.id.job));
+  if (task_.cwd) {
+    out.cwd = UniqueFd(open(task_.cwd->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!out.cwd) return fail(errno_error(fmt::format("working folder {}", *task_.cwd), errno));
+  }
+  out.reachable = !host_.user || can_reach(*host_.user, config.jobs_dir / task_.id.job);
+  spec.env = environment(out.reachable);
+  spec.cwd_fd = out.cwd ? out.cwd.get() : out.folder.get();
+  spec.job_fd = out.reachable ? -1 : out.folder.get();
+  spec.cgroup_procs_fd = cgroup_.procs_fd();
+  spec.data_limit_bytes = cgroup_.procs_fd() < 0 ? task_.memory_bytes : 0;
+  spec.user = host_.user;
+  return out;
+}
+
+Status Rank::try_start() {
+  TH_TRY(cgroup_, host_.limiter.limit(task_.id.text(), task_.memory_bytes));
+  SpawnSpec spec;
+  TH_TRY(const Inside inside, open_inside_of(spec));
+  TH_TRY(log_, LogFile::make(host_.config.dir / "logs" / (task_.id.text() + ".log")));
   if (task_.metrics_file) {
-    UniqueFd read_only(
-        open(fmt::format("/proc/self/fd/{}", folder.get()).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    UniqueFd read_only(open(fmt::format("/proc/self/fd/{}", inside.folder.get()).c_str(),
+                            O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     TH_TRY(UniqueFd file, open_inside(read_only.get(), *task_.metrics_file, host_.user));
     metrics_fd_ = file.get();
     metrics_ = MetricsTail(std::move(file), task_.id);
   }
-  UniqueFd cwd;
-  if (task_.cwd) {
-    cwd = UniqueFd(open(task_.cwd->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!cwd) return fail(errno_error(fmt::format("working folder {}", *task_.cwd), errno));
-  }
-  TH_TRY(cgroup_, host_.limiter.limit(task_.id.text(), task_.memory_bytes));
-  bool reachable = !host_.user || can_reach(*host_.user, config.jobs_dir / task_.id.job);
-  SpawnSpec spec;
   spec.argv = task_.argv;
-  spec.env = environment(reachable);
-  spec.cwd_fd = cwd ? cwd.get() : folder.get();
   spec.log_fd = log_.fd();
-  spec.job_fd = reachable ? -1 : folder.get();
-  spec.cgroup_procs_fd = cgroup_.procs_fd();
-  spec.data_limit_bytes = cgroup_.procs_fd() < 0 ? task_.memory_bytes : 0;
-  spec.user = host_.user;
   TH_TRY(report_.pid, spawn(spec));
   report_.state = TaskState::kRunning;
   report_.started_ns = Env::real().unix_ns();
   return {};
+}
+
+Result<pid_t> Rank::spawn_beside(SpawnSpec spec, const std::map<std::string, std::string>& env) const {
+  TH_TRY(const Inside inside, open_inside_of(spec));
+  for (const auto& [name, value] : env) spec.env[name] = value;
+  return spawn(spec);
 }
 
 std::map<std::string, std::string> Rank::environment(bool reachable) const {

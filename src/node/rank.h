@@ -11,6 +11,7 @@
 #include "node/memory_limit.h"
 #include "node/metrics_tail.h"
 #include "node/protocol.h"
+#include "node/spawn.h"
 #include "node/user.h"
 
 namespace th::node {
@@ -34,10 +35,14 @@ class Rank {
   int metrics_fd() const { return metrics_fd_; }
   bool running() const { return report_.state == TaskState::kRunning || report_.state == TaskState::kReady; }
   bool exited() const { return report_.state == TaskState::kExited; }
+  const std::optional<User>& user() const { return host_.user; }
   pid_t pid() const { return static_cast<pid_t>(report_.pid); }
 
   /// Starts the process, or makes this an exited task with a reason. Pre: staged, not started.
   void start();
+  /// Another process in the rank's folder, environment (with `env` over it), user and limits; its standard
+  /// streams, terminal and argv are those of `spec`. The caller reaps it. Pre: running().
+  Result<pid_t> spawn_beside(SpawnSpec spec, const std::map<std::string, std::string>& env) const;
   /// It cannot be started.
   void fail_to_start(std::string reason);
   void set_ready();
@@ -72,6 +77,12 @@ class Rank {
   TaskReport report(int64_t now_ns) const;
 
  private:
+  /// Where the rank is: folders that spec's descriptors are of, and spec but for streams and argv.
+  struct Inside {
+    UniqueFd folder, cwd;
+    bool reachable = true;  // the user can reach the folder by its path
+  };
+  Result<Inside> open_inside_of(SpawnSpec& spec) const;
   Status try_start();
   std::map<std::string, std::string> environment(bool reachable) const;
   void exit_with(std::string reason, int64_t now_ns);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <linux/close_range.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -119,8 +120,10 @@ bool become(const User& user) {
 [[noreturn]] void run_child(const Prepared& p, int report_fd) {
   const SpawnSpec& spec = p.spec;
   reset_signals();
-  if (setpgid(0, 0) != 0 || dup2(p.null.get(), 0) < 0 || dup2(spec.log_fd, 1) < 0 ||
-      dup2(spec.log_fd, 2) < 0) {
+  const bool own_group = spec.terminal ? setsid() > 0 : setpgid(0, 0) == 0;
+  if (!own_group || dup2(spec.in_fd < 0 ? p.null.get() : spec.in_fd, 0) < 0 || dup2(spec.log_fd, 1) < 0 ||
+      dup2(spec.err_fd < 0 ? spec.log_fd : spec.err_fd, 2) < 0 ||
+      (spec.terminal && ioctl(0, TIOCSCTTY, 0) != 0)) {
     give_up(report_fd, Step::kSetup);
   }
   if (!limit(spec)) give_up(report_fd, Step::kLimit);
@@ -177,7 +180,9 @@ Result<pid_t> spawn(const SpawnSpec& spec) {
     return fail(Code::kResourceExhausted, errno_error("starting a process", errno).message);
   }
   if (pid == 0) run_child(prepared, child_report.get());
-  setpgid(pid, pid);  // here too, so that a stop right now already reaches the group
+  // Here too, so that a stop right now already reaches the group; a leader could not make its session any
+  // more.
+  if (!spec.terminal) setpgid(pid, pid);
   child_report = UniqueFd();
   Failure failure{};
   ssize_t n;

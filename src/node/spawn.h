@@ -20,6 +20,9 @@ struct SpawnSpec {
   std::map<std::string, std::string> env;  // all of it: nothing of the node's own is passed on
   int cwd_fd = -1;               // folder, opened by the node; the user need not be able to reach it
   int log_fd = -1;               // becomes stdout and stderr
+  int in_fd = -1;                // becomes stdin; -1: /dev/null
+  int err_fd = -1;               // becomes stderr; -1: log_fd
+  bool terminal = false;         // in_fd is one, and controls a session of the process's own
   int job_fd = -1;               // kept open as kJobFd in the rank; -1: none
   int cgroup_procs_fd = -1;      // open for writing; -1: none
   int64_t data_limit_bytes = 0;  // RLIMIT_DATA; 0: none

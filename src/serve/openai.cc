@@ -280,4 +280,12 @@ http::Response api_error_response(const ApiError& error) {
   return response;
 }
 
+http::Response refusal_response(const Error& error, int status) {
+  if (status == 0) status = http::status_of(error.code);
+  return api_error_response({.status = status,
+                             .message = error.message,
+                             .type = status < 500 ? "invalid_request_error" : "server_error",
+                             .code = std::string(code_name(error.code))});
+}
+
 }  // namespace th::serve

@@ -26,6 +26,8 @@ struct ApiError {
   std::string param = {}, code = {};
 };
 http::Response api_error_response(const ApiError& error);
+/// What the server itself refuses (no such route, a request that cannot be read), in the same form.
+http::Response refusal_response(const Error& error, int status);
 template <class T>
 using ApiResult = tl::expected<T, ApiError>;
 
