@@ -1,7 +1,7 @@
 // A job: its loss as it falls, speed, memory, where the time goes; its logs as they come; why, when and for how much.
 
 import { html, useEffect, useMemo, useRef, useState } from '../parts/core.js';
-import { get, remove, request } from '../parts/api.js';
+import { get, may, remove, request } from '../parts/api.js';
 import { follow, readEvents, useLive, useNow } from '../parts/live.js';
 import { Chart } from '../parts/chart.js';
 import { Timeline } from '../parts/timeline.js';
@@ -108,6 +108,17 @@ function Why({ why }) {
     <${Timeline} timeline=${why.timeline} /><//>`;
 }
 
+/** Loaded when it is asked for. */
+function Shell({ job }) {
+  const [Terminal, set] = useState(null);
+  useEffect(() => {
+    let over = false;
+    import('../parts/terminal.js').then((module) => over || set(() => module.default));
+    return () => (over = true);
+  }, []);
+  return Terminal ? html`<${Terminal} job=${job} />` : html`<${Card} title="Shell"><p class="muted">Loading…</p><//>`;
+}
+
 function Ranks({ job }) {
   if (!job.ranks.length) return null;
   return html`<${Card} title=${plural(job.ranks.length, 'rank')}>
@@ -132,11 +143,12 @@ function View({ job, why }) {
       <${Stat} label="Ran" value=${ran} note=${!isOver(job) && at.eta_s ? `${duration(at.eta_s * 1e9)} left` : ''} />
       <${Stat} label="Cost" value=${money(job.cost_microusd)} />
     <//>
-    <${Tabs} label="Parts of the job" current=${tab} choose=${setTab} tabs=${[{ id: 'progress', text: 'Progress' }, { id: 'output', text: 'Output' }, { id: 'about', text: 'About' }]} />
+    <${Tabs} label="Parts of the job" current=${tab} choose=${setTab} tabs=${[{ id: 'progress', text: 'Progress' }, { id: 'output', text: 'Output' }, ...(may('member') ? [{ id: 'shell', text: 'Shell' }] : []), { id: 'about', text: 'About' }]} />
     ${tab === 'progress' && html`<${Charts} lines=${lines} />
       ${result.length > 0 && html`<${Card} title="Result"><dl class="facts">${result.map(([k, v]) => html`<dt>${k.replaceAll('_', ' ')}</dt><dd>${typeof v === 'number' ? Number(v.toPrecision(5)) : String(v)}</dd>`)}</dl><//>`}
       <${Why} why=${why} />`}
     ${tab === 'output' && html`<${Logs} job=${job} />`}
+    ${tab === 'shell' && html`<${Shell} job=${job} />`}
     ${tab === 'about' && html`<${Ranks} job=${job} /><${Card} title="About"><dl class="facts">
       <dt>Id</dt><dd>${job.id}</dd><dt>Kind</dt><dd>${job.kind}</dd>
       <dt>Slice</dt><dd>${job.slice ? html`<a href="#/slices/${encodeURIComponent(job.slice)}">${job.slice}</a>` : 'one of its own, when it starts'}</dd>

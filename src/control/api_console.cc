@@ -7,6 +7,7 @@
 
 #include "base/units.h"
 #include "control/api.h"
+#include "control/api_lists.h"
 #include "control/console.h"
 #include "control/serving_load.h"
 #include "control/tenants.h"
@@ -52,14 +53,15 @@ Result<Json> usage_hours(Controller& c, const http::Request& request) {
   for (const auto& [id, slice] : c.core.state().slices) {
     if (sees(c, slice.owner)) spread(c, slice, since_ns, hours);
   }
-  Json items = Json::array();
+  ByName<Json> items;
   for (const auto& [key, hour] : hours) {
-    items.push_back({{"start_ns", key.first},
-                     {"account", key.second},
-                     {"gpu_seconds", hour.gpu_s},
-                     {"microusd", static_cast<int64_t>(hour.microusd + 0.5)}});
+    items[std::to_string(key.first) + " " + key.second] = {
+        {"start_ns", key.first},
+        {"account", key.second},
+        {"gpu_seconds", hour.gpu_s},
+        {"microusd", static_cast<int64_t>(hour.microusd + 0.5)}};
   }
-  return list_json(std::move(items));
+  return list_json(request, items, [](const std::string&, const Json& item) { return item; });
 }
 
 /// A key for inference alone, which ends with the session that asked for it, or within an hour.

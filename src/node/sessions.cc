@@ -15,18 +15,22 @@ void Sessions::add(const std::vector<SessionSpec>& wanted) {
   }
 }
 
+void Sessions::end_orphan(Session& session) {
+  const Rank* rank = find_rank_(session.spec().task);
+  if (rank == nullptr || !rank->running()) session.end("its rank has ended");
+}
+
 void Sessions::tidy() {
   for (auto it = sessions_.begin(); it != sessions_.end();) {
-    Session& session = it->second;
-    const Rank* rank = find_rank_(session.spec().task);
-    if (rank == nullptr || !rank->running()) session.end("its rank has ended");
-    it = session.done() ? sessions_.erase(it) : std::next(it);
+    end_orphan(it->second);
+    it = it->second.done() ? sessions_.erase(it) : std::next(it);
   }
 }
 
 bool Sessions::reap(pid_t pid) {
   const auto of = std::ranges::find_if(sessions_, [&](const auto& s) { return s.second.pid() == pid; });
   if (of == sessions_.end()) return false;
+  end_orphan(of->second);  // with the rank its processes were ended as well: that is told
   of->second.reap();
   return true;
 }

@@ -24,6 +24,8 @@ class Sessions {
   bool reap(pid_t pid);
 
  private:
+  void end_orphan(Session& session);
+
   const NodeConfig& config_;
   const Link& link_;
   const std::function<const Rank*(const TaskId&)> find_rank_;

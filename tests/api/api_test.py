@@ -17,7 +17,7 @@ from cluster import BIN, SOURCE, ClusterTest, wait_for  # noqa: E402
 SECOND = 10**9
 HOUR = 3600 * SECOND
 # What reads though it is a POST, and what the programs repeat by other means (docs/protocols.md).
-NO_IDEMPOTENCY = {"/api/v1/offers", "/api/v1/jobs/estimate", "/api/v1/node/{vm}/sync", "/api/v1/node/{vm}/log"}
+NO_IDEMPOTENCY = {"/api/v1/offers", "/api/v1/jobs/estimate", "/api/v1/recipes/check", "/api/v1/node/{vm}/sync", "/api/v1/node/{vm}/log"}
 
 
 def strict(schema):
@@ -152,9 +152,9 @@ class Api(ClusterTest):
         self.call("POST", "/api/v1/shutdown", 400, body={"node": True}, code="invalid_argument", field="node")
         self.write_shutdown()
         everything = {(m.upper(), route) for route, item in self.document["paths"].items() for m in item if m != "parameters"}
-        self.assertEqual(everything - self.answered, set(), "described and never answered")
         self.answered |= {("GET", route) for route, item in self.document["paths"].items()
                           if "101" in item.get("get", {}).get("responses", {})}  # tests/integration/exec_test.py upgrades
+        self.assertEqual(everything - self.answered, set(), "described and never answered")
         without = {("GET", "/health"), ("GET", "/metrics"), ("GET", "/api/v1/openapi.json")}
         self.assertEqual(everything - self.refused - without, set(), "described and never refused")
         for method, route in everything:
@@ -299,8 +299,20 @@ class Api(ClusterTest):
         self.call("GET", "/api/v1/deployments/{name}", 404, name="none")
         self.pages("/api/v1/deployments", 1)
         self.gateway()
+        self.console()
         self.write("DELETE", "/api/v1/deployments/{name}", name="chat")
         self.call("DELETE", "/api/v1/deployments/{name}", 404, name="none")
+
+    def console(self):
+        """What the console asks beside what everyone asks."""
+        self.assertEqual(self.call("GET", "/api/v1/gateway")["url"], self.cluster.gateway_url)
+        self.call("POST", "/api/v1/recipes/check", body={"yaml": "name: x\ngpus: 1\ncommand: [true]\n"})
+        self.call("POST", "/api/v1/recipes/check", 400, body={"yaml": "name: x\ngpu: 1\n"}, code="invalid_argument")
+        self.call("GET", "/api/v1/deployments/{name}/load", name="chat")
+        self.call("GET", "/api/v1/deployments/{name}/load", 404, name="none")
+        self.pages("/api/v1/usage/hours", 1)
+        self.call("GET", "/api/v1/usage/hours", 400, query="?since_ns=x", field="since_ns")
+        self.write("POST", "/api/v1/session/inference-key", secret="key")
 
     def gateway(self):
         token = (self.cluster.state / "gateway.token").read_text().strip()
