@@ -77,10 +77,10 @@ function Session({ job, rank, over }) {
   const [text, setText] = useState(''), [said, say] = useState('Opening…');
   const box = useRef(null), socket = useRef(null);
   useEffect(() => {
-    let gone = false, due = 0;
+    let gone = false, ended = false, due = 0;
     const screen = new Screen(), decoder = new TextDecoder();
     const show = () => (due ||= setTimeout(() => ((due = 0), gone || setText(screen.lines.join('\n'))), 30));
-    const end = (why) => gone || (say(why), over());
+    const end = (why) => gone || ended || ((ended = true), say(why), over());  // the first reason is the one
     (async () => {
       const session = await post(`/jobs/${job.id}/exec`, { rank, terminal: true, rows: kRows, columns: kColumns });
       if (gone) return;

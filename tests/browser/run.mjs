@@ -97,6 +97,16 @@ async function train(visitor, desk, name, slice, steps) {
   await press(page, 'Output');
   await page.getByRole('log').getByText(/step +\d+\//).first().waitFor();
   await check(visitor, 'the output of a job');
+  await press(page, 'Shell');
+  await press(page, 'Open a shell');
+  const shell = page.getByRole('textbox', { name: /^Shell beside rank 0/ });
+  await until('the shell to ask for a line', async () => /[$#] /.test(await shell.innerText()));
+  await shell.pressSequentially('echo "at $((6 * 7))"');
+  await shell.press('Enter');
+  await until('what the line says', async () => /^at 42$/m.test(await shell.innerText()));
+  await check(visitor, 'a shell');
+  await shell.press('Control+d');
+  await page.getByText(/^Ended (with exit code 0|by signal 9)/).waitFor();  // the job may be faster
   await press(page, 'Progress');
   await until('the job to succeed', async () => (await figure(page, 'State')) === 'succeeded');
   await check(visitor, 'a job');
