@@ -4,11 +4,14 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include <condition_variable>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 
+#include "base/env.h"
+#include "base/files.h"
 #include "http/server.h"
+#include "http/tls.h"
 #include "http/tunnel.h"
 
 namespace th::http {
@@ -77,7 +80,9 @@ void write_all(int fd, std::string_view bytes) {
   }
 }
 
-TEST(Tunnel, JoinsTwoClientsAndNeitherRunsAhead) {
+class TunnelTest : public ::testing::TestWithParam<bool> {};  // by TLS
+
+TEST_P(TunnelTest, JoinsTwoClientsAndNeitherRunsAhead) {
   std::mutex mutex;
   std::vector<Responder> waiting;
   Router router;
@@ -91,15 +96,32 @@ TEST(Tunnel, JoinsTwoClientsAndNeitherRunsAhead) {
   router.add("GET", "/refused", [](Request, Responder responder) {
     responder.fail({Code::kFailedPrecondition, "not now"});
   });
-  auto server = Server::start({.threads = 2}, std::move(router));
-  ASSERT_TRUE(server) << server.error().message;
+  ServerOptions options{.threads = 2};
   Call call;
-  call.url = "http://127.0.0.1:" + std::to_string((*server)->port());
+  std::string pattern = (std::filesystem::temp_directory_path() / "th-tunnel-XXXXXX").string();
+  const std::filesystem::path dir = ::mkdtemp(pattern.data());
+  if (GetParam()) {
+    auto files = local_certificate({dir, "server", {"127.0.0.1"}, Env::real().unix_ns()});
+    ASSERT_TRUE(files) << files.error().message;
+    options.tls = ServerTls{*files};
+    call.authority_pem = read_file(authority_file(dir)).value();
+  }
+  auto server = Server::start(options, std::move(router));
+  std::filesystem::remove_all(dir);
+  ASSERT_TRUE(server) << server.error().message;
+  call.url = (GetParam() ? "https://127.0.0.1:" : "http://127.0.0.1:") + std::to_string((*server)->port());
   Call refused = call, end = call;
   refused.url += "/refused", end.url += "/end";
   const auto no = open_tunnel(refused);
   ASSERT_FALSE(no);
   EXPECT_EQ(no.error(), (Error{Code::kFailedPrecondition, "not now"}));
+  if (GetParam()) {
+    Call stranger = end;
+    stranger.authority_pem.clear();
+    const auto unknown = open_tunnel(stranger);
+    ASSERT_FALSE(unknown) << "the system does not trust this authority";
+    EXPECT_NE(unknown.error().message.find("certificate"), std::string::npos) << unknown.error().message;
+  }
 
   Result<ClientTunnel> a = fail(Code::kInternal, "");
   std::thread first([&] { a = open_tunnel(end); });
@@ -122,6 +144,8 @@ TEST(Tunnel, JoinsTwoClientsAndNeitherRunsAhead) {
   EXPECT_TRUE(b->early + read_to_end(b->fd.get()) == much);
   writer.join();
 }
+
+INSTANTIATE_TEST_SUITE_P(Wires, TunnelTest, ::testing::Bool());
 
 }  // namespace
 }  // namespace th::http
