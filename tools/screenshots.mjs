@@ -55,7 +55,6 @@ async function desk(browser) {
     await page.locator('canvas').first().focus();
     await page.keyboard.press('ArrowRight');
     await page.getByRole('heading', { name: /^Host/ }).waitFor();
-    await page.getByRole('link', { name: /small-chat|llama-tiny/ }).first().waitFor();
     await take(page, 'console-fleet');
     const dark = await signIn(browser, desk.url, desk.key, { width: 1280, height: 800, dark: true });
     await dark.page.goto(`/#/jobs/${job.id}`);

@@ -5,8 +5,8 @@ import { ApiError } from '../parts/api.js';
 import { playgroundKey } from '../parts/playground_key.js';
 import { readEvents, useLive } from '../parts/live.js';
 import { Card, Copy, Empty, Field, FormProblem, Page, Tabs, useForm } from '../parts/ui.js';
-import { short } from '../parts/format.js';
 
+const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 const kPaths = { chat: '/v1/chat/completions', text: '/v1/completions' };
 
 function bodyOf(way, deployment, said, { max_tokens, temperature }) {
@@ -51,13 +51,13 @@ function Samples({ url, way, deployment }) {
 }
 
 export default function Playground() {
-  const deployments = useLive('/deployments', ['deployment_']), gateway = useLive('/gateway');
+  const deployments = useLive('/deployments', ['deployment_']), gateway = useLive('/session');
   const ready = (deployments.data?.items || []).filter((d) => d.state === 'ready');
   const form = useForm({ deployment: route.get().query.get('deployment') || '', prompt: '', max_tokens: '64', temperature: '0.7' });
   const [way, setWay] = useState('chat'), [said, setSaid] = useState([]), [speed, setSpeed] = useState(null);
   const stop = useRef(null), end = useRef(null);
   const deployment = ready.some((d) => d.name === form.values.deployment) ? form.values.deployment : ready[0]?.name;
-  const url = gateway.data?.url;
+  const url = gateway.data?.gateway_url;
   useEffect(() => () => stop.current?.abort(), []);
   useEffect(() => void (end.current && (end.current.scrollTop = end.current.scrollHeight)), [said]);
 
@@ -78,7 +78,7 @@ export default function Playground() {
           text += piece;
           setSaid([...asked, { role: 'assistant', content: text }]);
           const tokens = usage?.completion_tokens ?? pieces;
-          setSpeed({ first_ms: first - begun, tokens, per_s: tokens > 1 ? (1000 * (tokens - 1)) / Math.max(1, performance.now() - first) : null });
+          setSpeed({ first_ms: (first || performance.now()) - begun, tokens, ms: performance.now() - begun });
         });
         announce(`Answer: ${text}`);
       } catch (error) {
@@ -100,7 +100,7 @@ export default function Playground() {
           <${Field} form=${form} name="prompt" label=${way === 'chat' ? 'Message' : 'Text to continue'} rows=${3}
             onKeyDown=${(e) => e.key === 'Enter' && !e.shiftKey && !e.isComposing && send(e)} hint="Enter sends, Shift + Enter begins a line" />
           <${FormProblem} form=${form} />
-          <div class="buttons">${speed && html`<span class="muted" data-speed>${speed.tokens} tokens${speed.per_s ? `, ${short(speed.per_s)} a second` : ''}, the first after ${Math.round(speed.first_ms)} ms</span>`}
+          <div class="buttons">${speed && html`<span class="muted" data-speed>${speed.tokens} tokens in ${seconds(speed.ms)}, the first after ${seconds(speed.first_ms)}</span>`}
             ${form.busy ? html`<button type="button" class="secondary" onClick=${() => stop.current.abort()}>Stop</button>` : html`<button disabled=${!url || !deployment}>Send</button>`}</div>
         </form><//>
       <${Card} title="Settings"><div class="fields">

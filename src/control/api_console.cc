@@ -1,5 +1,5 @@
-// Routes that the console needs beside those of everyone: its files, where the gateway is, recipes as text,
-// how busy deployments are, usage over time.
+// Routes that the console needs beside those of everyone: its files, recipes as text, how busy deployments
+// are, usage by the hour.
 
 #include <algorithm>
 #include <map>
@@ -90,10 +90,6 @@ void Api::add_console_routes(http::Router& router) {
   // Not by way of the loop: they are the same for everyone, and the page is there while the loop is busy.
   router.add("GET", "/console/{path...}", [](const http::Request& request, const http::Responder& responder) {
     responder.send(console_file(request));
-  });
-  read(router, "/api/v1/gateway", [](Controller& c, const http::Request&) -> Result<Json> {
-    const std::string url = gateway_url_of(c.core.state_dir());
-    return Json{{"url", url.empty() ? Json(nullptr) : Json(url)}};
   });
   // Asking changes nothing, so it is no command and leaves no answer behind.
   add(router, "POST", "/api/v1/recipes/check", kViewer,

@@ -269,7 +269,7 @@ async function main() {
     await press(phone.page, 'Sign out');
     await heading(phone.page, 'Sign in');
 
-    const gateway = new URL((await desk.api('GET', '/gateway')).url).host;
+    const gateway = new URL((await desk.api('GET', '/session')).gateway_url).host;
     assert.deepEqual([...hosts].filter((host) => host !== new URL(desk.url).host && host !== gateway), [], 'no other address was asked');
     for (const { problems, width } of visitors) assert.deepEqual(problems, [], `what the page complained about at ${width} px`);
   } catch (error) {
