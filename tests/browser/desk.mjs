@@ -43,6 +43,9 @@ export class Desk {
     if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
     return JSON.parse(text);
   }
+  async has(path) {
+    return (await fetch(`${this.url}/api/v1${path}`, { headers: { Authorization: `Bearer ${this.key}` } })).status !== 404;
+  }
   /** llama-tiny under another name, with its text by its absolute path and as many steps. */
   recipe(name, steps) {
     return readFileSync(join(source, 'recipes/train/llama-tiny.yaml'), 'utf8').replaceAll('../data/', join(source, 'recipes/data/'))
