@@ -2,7 +2,7 @@
 
 import { announce, html, route, useEffect, useRef, useState } from '../parts/core.js';
 import { ApiError } from '../parts/api.js';
-import { playgroundKey } from '../parts/playground_key.js';
+import { isNew, playgroundKey } from '../parts/playground_key.js';
 import { readEvents, useLive } from '../parts/live.js';
 import { Card, Copy, Empty, Field, FormProblem, Page, Tabs, useForm } from '../parts/ui.js';
 
@@ -14,12 +14,20 @@ function bodyOf(way, deployment, said, { max_tokens, temperature }) {
   return way === 'chat' ? { ...shared, messages: said.map(({ role, content }) => ({ role, content })) } : { ...shared, prompt: said.at(-1).content };
 }
 
-async function stream(url, way, body, signal, take) {
-  const answer = await fetch(url + kPaths[way], { method: 'POST', signal, body: JSON.stringify(body), headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${await playgroundKey()}` } });
-  if (!answer.ok) {
-    const { error } = await answer.json().catch(() => ({ error: {} }));
-    throw new ApiError(answer.status, { detail: error?.message, code: error?.code });
+async function ask(url, way, body, signal) {
+  for (;;) {
+    const answer = await fetch(url + kPaths[way], { method: 'POST', signal, body: JSON.stringify(body), headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${await playgroundKey()}` } });
+    if (answer.ok) return answer;
+    if (answer.status !== 401 || !isNew()) {
+      const { error } = await answer.json().catch(() => ({ error: {} }));
+      throw new ApiError(answer.status, { detail: error?.message, code: error?.code });
+    }
+    await new Promise((done) => setTimeout(done, 400));
   }
+}
+
+async function stream(url, way, body, signal, take) {
+  const answer = await ask(url, way, body, signal);
   await readEvents(answer, ({ data }) => {
     if (data === '[DONE]') return;
     const chunk = JSON.parse(data);

@@ -9,7 +9,10 @@ export async function playgroundKey() {
   const who = session.get()?.key;
   if (!made || made.who !== who || Date.now() > made.ends - 60e3) {
     const { key, expires_ns } = await post('/session/inference-key');
-    made = { key, ends: expires_ns / 1e6, who };
+    made = { key, ends: expires_ns / 1e6, who, since: Date.now() };
   }
   return made.key;
 }
+
+/** The gateway hears of a new key a moment after it was made. */
+export const isNew = () => made && Date.now() - made.since < 15e3;

@@ -305,7 +305,7 @@ class Api(ClusterTest):
 
     def console(self):
         """What the console asks beside what everyone asks."""
-        self.assertEqual(self.call("GET", "/api/v1/gateway")["url"], self.cluster.gateway_url)
+        self.assertEqual(self.call("GET", "/api/v1/session")["gateway_url"], self.cluster.gateway_url)
         self.call("POST", "/api/v1/recipes/check", body={"yaml": "name: x\ngpus: 1\ncommand: [true]\n"})
         self.call("POST", "/api/v1/recipes/check", 400, body={"yaml": "name: x\ngpu: 1\n"}, code="invalid_argument")
         self.call("GET", "/api/v1/deployments/{name}/load", name="chat")

@@ -215,6 +215,23 @@ async function signInByPassword({ page }, name) {
   await heading(page, 'Fleet');
 }
 
+/** With Chromium's virtual authenticator. A passkey is bound to a host name, which an IP address is not. */
+async function byPasskey(browser, desk, name) {
+  const visitor = await visit(browser, desk.url.replace('127.0.0.1', 'localhost')), { page } = visitor;
+  const devices = await page.context().newCDPSession(page);
+  await devices.send('WebAuthn.enable');
+  await devices.send('WebAuthn.addVirtualAuthenticator', { options: { protocol: 'ctap2', transport: 'internal', hasResidentKey: true, hasUserVerification: true, isUserVerified: true } });
+  await signInByPassword(visitor, name);
+  await open(page, 'Access');
+  await fill(page, 'Name of a new passkey', 'laptop');
+  await press(page, 'Add a passkey');
+  await page.getByRole('cell', { name: 'laptop' }).waitFor();
+  await press(page, 'Sign out');
+  await press(page, 'Use a passkey');
+  await heading(page, 'Access');
+  return visitor;
+}
+
 async function signInByKey(visitor, desk) {
   const { page } = visitor;
   await page.goto('/');
@@ -276,6 +293,7 @@ async function main() {
     await press(phone.page, 'Sign out');
     await heading(phone.page, 'Sign in');
 
+    if (passwords) visitors.push(await byPasskey(browser, desk, 'ada'));
     const gateway = new URL((await desk.api('GET', '/session')).gateway_url).host;
     assert.deepEqual([...hosts].filter((host) => host !== new URL(desk.url).host && host !== gateway), [], 'no other address was asked');
     for (const { problems, width } of visitors) assert.deepEqual(problems, [], `what the page complained about at ${width} px`);
