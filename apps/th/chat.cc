@@ -9,7 +9,6 @@
 #include "base/units.h"
 #include "completion.h"
 #include "context.h"
-#include "http/url.h"
 #include "terminal.h"
 
 namespace th::cli {
@@ -64,50 +63,6 @@ Result<Json> chat(Context& context, const ChatOptions& options) {
               {"messages", std::move(messages)}};
 }
 
-Result<Json> create_key(Context& context, const std::string& name, const std::string& account) {
-  TH_TRY(Json key, create_user_key(context, name, account));
-  context.say(fmt::format("{}  {}\nit is shown this once; the controller keeps a hash only",
-                          text_of(key, "id"), context.json ? "(in the JSON)" : text_of(key, "key")));
-  return key;
-}
-
-Result<Json> list_keys(Context& context) {
-  TH_TRY(Json keys, context.get("/keys"));
-  std::vector<std::vector<std::string>> rows = {{"KEY", "NAME", "ROLE", "CREATED", "STATE"}};
-  for (const Json& key : list_of(keys)) {
-    int64_t created_ns = int_of(key, "created_ns");
-    bool revoked = get_bool(key, "revoked", false).value_or(false);
-    rows.push_back({text_of(key, "id"), text_of(key, "name"), text_of(key, "role"),
-                    created_ns > 0 ? format_time(created_ns) : "", revoked ? "revoked" : "valid"});
-  }
-  context.put(rows.size() == 1 ? "no keys\n" : table(rows));
-  return keys;
-}
-
-Result<Json> revoke_key(Context& context, const std::string& id) {
-  TH_TRY(Json key, context.del("/keys/" + http::percent_encode(id)));
-  context.say(fmt::format("key {} is revoked", id));
-  return key;
-}
-
-void add_key(CLI::App& app, Verb& verb) {
-  auto name = std::make_shared<std::string>();
-  auto* key = app.add_subcommand("key", "Create, list and revoke keys of users");
-  key->require_subcommand(1);
-  key->footer("Example:\n  th key create ada");
-  auto* create = key->add_subcommand("create", "Create a key; it is printed once");
-  create->add_option("NAME", *name, "whose it is")->required();
-  auto account = std::make_shared<std::string>();
-  create->add_option("--account", *account, "whose slices and jobs come of it, see: th accounts");
-  create->callback([&verb, name, account] {
-    verb = [name, account](Context& context) { return create_key(context, *name, *account); };
-  });
-  key->add_subcommand("list", "List keys")->callback([&verb] { verb = list_keys; });
-  auto* revoke = key->add_subcommand("revoke", "Revoke a key");
-  revoke->add_option("ID", *name, "key, see: th key list")->required();
-  revoke->callback([&verb, name] { verb = [name](Context& context) { return revoke_key(context, *name); }; });
-}
-
 }  // namespace
 
 void add_chat(CLI::App& app, Verb& verb) {
@@ -120,7 +75,6 @@ void add_chat(CLI::App& app, Verb& verb) {
       ->capture_default_str();
   sub->footer("Example:\n  th chat demo-chat --prompt \"In the beginning\"");
   sub->callback([&verb, options] { verb = [options](Context& context) { return chat(context, *options); }; });
-  add_key(app, verb);
 }
 
 }  // namespace th::cli

@@ -136,11 +136,9 @@ Result<Completion> complete(const std::string& url, const http::Headers& headers
   }
 }
 
-Result<Json> create_user_key(const Context& context, const std::string& name, const std::string& account) {
+Result<Json> create_key(const Context& context, const Json& body) {
   // Where the first answer was lost, the repeat is told of the key but not its secret: nobody has that one.
   for (int i = 0; i < kKeyTries; ++i) {
-    Json body{{"name", name}};
-    if (!account.empty()) body["account"] = account;
     TH_TRY(Json made, context.post("/keys", body));
     if (!text_of(made, "key").empty()) return made;
     TH_TRY(Json revoked, context.del("/keys/" + http::percent_encode(text_of(made, "id"))));
@@ -168,7 +166,7 @@ Result<std::string> gateway_key(const Context& context) {
       if (json && !revoked && text_of(key, "id") == text_of(*json, "id")) return text_of(*json, "key");
     }
   }
-  TH_TRY(Json made, create_user_key(context, "th-chat"));
+  TH_TRY(Json made, create_key(context, {{"name", "th-chat"}}));
   TH_RETURN_IF_ERROR(write_file_durable(
       file, dump_json({{"id", text_of(made, "id")}, {"key", text_of(made, "key")}}), 0600));
   return text_of(made, "key");

@@ -23,10 +23,9 @@ struct Completion {
 Result<Completion> complete(const std::string& url, const http::Headers& headers, const Json& body,
                             const std::function<void(std::string_view)>& on_text);
 
-/// Creates a user's key; returns {"id","name","key"}, the key never empty. Errors: the controller's;
+/// Creates a key of what POST /keys takes; returns its answer, the key never empty. Errors: the controller's;
 /// kUnavailable when the answer that holds the secret was lost each time (such keys are revoked).
-Result<Json> create_user_key(const Context& context, const std::string& name,
-                             const std::string& account = "");
+Result<Json> create_key(const Context& context, const Json& body);
 
 /// A user's key for the gateway: --key or TH_KEY, unless that is an admin's, which the gateway does not know;
 /// then, and without either, one that is made at need and kept in STATE/chat.key (0600).

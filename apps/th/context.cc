@@ -32,8 +32,11 @@ std::string url_in(const std::filesystem::path& file) {
 }
 
 Result<Json> call_controller(const Context& context, const char* method, const std::string& path,
-                             const Json* body) {
-  TH_TRY(http::Call call, context.call(method, path));
+                             const Json* body, bool with_key = true) {
+  http::Call call{.method = method, .url = context.url() + "/api/v1" + path, .timeout_ns = kTimeoutNs};
+  if (with_key) {
+    TH_TRY(call, context.call(method, path));
+  }
   bool write = call.method != "GET";
   if (write) call.headers.emplace_back("Idempotency-Key", random_token());
   if (body != nullptr) {
@@ -113,6 +116,9 @@ Result<Json> Context::get(const std::string& path) const {
 }
 Result<Json> Context::post(const std::string& path, const Json& body) const {
   return call_controller(*this, "POST", path, &body);
+}
+Result<Json> Context::post_without_key(const std::string& path, const Json& body) const {
+  return call_controller(*this, "POST", path, &body, false);
 }
 Result<Json> Context::del(const std::string& path) const {
   return call_controller(*this, "DELETE", path, nullptr);

@@ -52,6 +52,8 @@ class Context {
   Result<Json> del(const std::string& path) const;
   /// A request with the key, to be sent by other means. Errors: no key.
   Result<http::Call> call(std::string method, const std::string& path) const;
+  /// For who has none yet.
+  Result<Json> post_without_key(const std::string& path, const Json& body) const;
 };
 
 /// A verb: prints for the person, returns what --json prints.
@@ -74,6 +76,8 @@ void add_deploy(CLI::App& app, Verb& verb);
 void add_model(CLI::App& app, Verb& verb);
 void add_data(CLI::App& app, Verb& verb);
 void add_chat(CLI::App& app, Verb& verb);
+void add_key(CLI::App& app, Verb& verb);
+void add_access(CLI::App& app, Verb& verb);
 void add_demo(CLI::App& app, Verb& verb);
 
 // Fields of the controller's answers: what is missing or of another type reads as empty.
@@ -83,6 +87,7 @@ double double_of(const Json& object, const char* field);
 /// The list under `field`, else an empty one.
 const Json& list_of(const Json& object, const char* field = "items");
 const Json& object_of(const Json& object, const char* field);
+std::vector<std::string> strings_of(const Json& object, const char* field);
 
 /// A controller's error passed on with `what` in front.
 tl::unexpected<Error> fail_with(std::string_view what, Error error);

@@ -204,7 +204,7 @@ class Demo {
   }
 
   Result<Json> generate() {
-    TH_TRY(Json key, create_user_key(context_, "demo"));
+    TH_TRY(Json key, create_key(context_, {{"name", "demo"}}));
     const std::string secret = text_of(key, "key");
     constexpr const char* kAzure = "/openai/deployments/demo-chat/completions?api-version=2024-10-21";
     Completion best;

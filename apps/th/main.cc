@@ -67,9 +67,9 @@ int run(int argc, char** argv) {
   app.fallthrough();
   app.set_version_flag("--version", "th 0.1.0");
   add_global_options(app, context);
-  for (auto add :
-       {add_up, add_fleet, add_slice, add_stack, add_queue, add_submit, add_launch, add_job, add_exec,
-        add_sbatch, add_slurm, add_slurm_power, add_deploy, add_model, add_data, add_chat, add_demo})
+  for (auto add : {add_up, add_fleet, add_slice, add_stack, add_queue, add_submit, add_launch, add_job,
+                   add_exec, add_sbatch, add_slurm, add_slurm_power, add_deploy, add_model, add_data,
+                   add_chat, add_key, add_access, add_demo})
     add(app, verb);
 
   // What follows "--" is a command to run, not ours to read.

@@ -82,7 +82,7 @@ void Access::used(const std::string& key, int64_t time_ns) {
   const auto found = core_.state().keys.find(key);
   if (found == core_.state().keys.end() || time_ns < found->second.last_used_ns + kMinute) return;
   int64_t& at = used_ns_[key];
-  at = std::max(at, time_ns);
+  at = std::max(at, std::min(time_ns, core_.now_ns()));
 }
 
 void Access::step() {

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "control/serving_load.h"
+#include "control/visible.h"
 
 namespace th::control {
 
@@ -13,6 +14,26 @@ namespace {
 
 http::Response json_text(int status, std::string text) {
   return {status, {{"Content-Type", "application/json"}}, std::move(text)};
+}
+
+// The end of an answer that ended keys.
+constexpr std::string_view kTold = ",\"gateways_told\":true}", kNotTold = ",\"gateways_told\":false}";
+
+/// For as long as it lives; then who acted before does again, whatever was thrown.
+class ActAs {
+ public:
+  ActAs(Core& core, Caller caller) : core_(core), before_(core.who()) { core_.set_caller(std::move(caller)); }
+  ~ActAs() { core_.set_caller(before_); }
+
+ private:
+  Core& core_;
+  const Caller before_;
+};
+
+/// Keys of different callers never meet. The operator's are as they were before there were others.
+std::string of_caller(const Caller& who) {
+  const bool operator_key = who.owner.account.empty() && who.user.empty() && who.owner.user == "admin";
+  return operator_key ? "" : (who.user.empty() ? who.key : who.user) + "/";
 }
 
 }  // namespace
@@ -58,6 +79,9 @@ http::Router Api::router() {
   add_serving_routes(router);
   add_key_routes(router);
   add_session_routes(router);
+  add_people_routes(router);
+  add_invitation_routes(router);
+  add_audit_routes(router);
   add_node_routes(router);
   add_gateway_routes(router);
   add_event_routes(router);
@@ -83,17 +107,22 @@ void Api::refuse_commands(std::optional<Error> why) { refusal_ = std::move(why);
 
 void Api::add(http::Router& router, const char* method, const char* pattern, Need need, Raw handler) {
   auto on_loop = std::make_shared<Raw>(std::move(handler));
-  router.add(method, pattern, [this, need, on_loop](http::Request request, http::Responder responder) {
-    auto shared = std::make_shared<http::Request>(std::move(request));
-    const bool posted = loop_.post([this, need, on_loop, shared, responder] {
-      Result<Caller> caller = identify(*controller_, need, *shared, gateway_token_sha256_);
-      if (!caller) return responder.fail(caller.error());
-      controller_->core.set_caller(*std::move(caller));
-      (*on_loop)(*controller_, *shared, responder);
-      controller_->core.set_caller({});
-    });
-    if (!posted) responder.fail({Code::kUnavailable, "the controller is overloaded or stopping; try again"});
-  });
+  const bool changes = std::string_view(method) != "GET" && need.by == Need::By::kRole;
+  router.add(
+      method, pattern, [this, need, changes, on_loop](http::Request request, http::Responder responder) {
+        auto shared = std::make_shared<http::Request>(std::move(request));
+        const bool posted = loop_.post([this, need, changes, on_loop, shared, responder] {
+          Caller caller;
+          if (Status known = identify(*controller_, need, *shared, gateway_token_sha256_, caller); !known) {
+            if (changes) audit(*shared, caller, known, 0);
+            return responder.fail(known.error());
+          }
+          const ActAs acting(controller_->core, std::move(caller));
+          (*on_loop)(*controller_, *shared, responder);
+        });
+        if (!posted)
+          responder.fail({Code::kUnavailable, "the controller is overloaded or stopping; try again"});
+      });
 }
 
 void Api::read(http::Router& router, const char* pattern, Read handler, Need need) {
@@ -101,10 +130,11 @@ void Api::read(http::Router& router, const char* pattern, Read handler, Need nee
       [need, handler = std::move(handler)](Controller& c, const http::Request& request,
                                            const http::Responder& responder) {
         Result<Json> body = handler(c, request);
-        if (!body) return responder.fail(body.error());
-        if (!c.core.ledger().has_staged() || need.by == Need::By::kAnyone) return responder.send(*body);
+        if (!body) return responder.fail(redacted(c.core, body.error()));
+        const Json told = redacted(c.core, *std::move(body));
+        if (!c.core.ledger().has_staged() || need.by == Need::By::kAnyone) return responder.send(told);
         // It tells of events that are staged: it is told when they are durable.
-        c.core.after_commit([responder, body] { responder.send(*body); });
+        c.core.after_commit([responder, told] { responder.send(told); });
       });
 }
 
@@ -132,9 +162,10 @@ void Api::run_write(const http::Request& request, const http::Responder& respond
     return responder.fail(error, 413);
   }
   Core& core = controller_->core;
-  const std::string key = request.header("Idempotency-Key").value_or("");
+  std::string key = request.header("Idempotency-Key").value_or("");
   if (key.size() > 200)
     return responder.fail({Code::kInvalidArgument, "Idempotency-Key: over 200 characters"});
+  if (!key.empty()) key = of_caller(core.who()) + key;
   const std::string sha256 = sha256_hex(request.method + "\n" + request.path + "\n" + request.body);
   if (!key.empty()) {
     auto earlier = core.ledger().find_answer(key, sha256);
@@ -146,20 +177,58 @@ void Api::run_write(const http::Request& request, const http::Responder& respond
       return;
     }
   }
+  const int64_t before = core.state().seq;
   Result<Json> body = request.body.empty() ? Json::object() : parse_json(request.body, "body");
-  if (!body) return responder.fail(body.error());
-  handler(*controller_, request, *body, [&core, responder, key, sha256](Result<Answer> answer) {
-    if (!answer) return responder.fail(answer.error());
-    if (!key.empty()) core.ledger().stage_answer(key, sha256, 200, answer->stored.value_or(answer->body));
-    http::Response response = json_text(200, std::move(answer->body));
-    response.headers.insert(response.headers.end(), answer->headers.begin(), answer->headers.end());
-    core.after_commit([responder, response = std::move(response)] { responder.send(response); });
+  if (!body) return finish_write(request, responder, {key, sha256}, before, fail(body.error()));
+  http::Request head;  // some answer when the request is gone
+  head.method = request.method, head.path = request.path, head.peer = request.peer;
+  auto returned = std::make_shared<bool>(false);
+  const Caller who = core.who();
+  handler(*controller_, request, *body,
+          [this, head, responder, who, key, sha256, before, returned](Result<Answer> answer) {
+            Core& core = controller_->core;
+            const ActAs acting(core, who);
+            // Later on others have staged events as well; its own is the last one.
+            const int64_t after_seq = *returned ? core.state().seq - 1 : before;
+            finish_write(head, responder, {key, sha256}, after_seq, std::move(answer));
+          });
+  *returned = true;
+}
+
+void Api::finish_write(const http::Request& request, const http::Responder& responder,
+                       const std::pair<std::string, std::string>& idempotency, int64_t after_seq,
+                       Result<Answer> answer) {
+  Core& core = controller_->core;
+  audit(request, core.who(), answer ? Status() : fail(answer.error()), after_seq);
+  if (!answer) return responder.fail(redacted(core, answer.error()));
+  answer->body = redacted(core, std::move(answer->body));
+  if (answer->ends_keys) answer->body.replace(answer->body.rfind('}'), 1, kTold);
+  if (!idempotency.first.empty()) {
+    core.ledger().stage_answer(idempotency.first, idempotency.second, 200,
+                               answer->stored.value_or(answer->body));
+  }
+  http::Response response = json_text(200, std::move(answer->body));
+  response.headers.insert(response.headers.end(), answer->headers.begin(), answer->headers.end());
+  if (!answer->ends_keys) {
+    return core.after_commit([responder, response = std::move(response)] { responder.send(response); });
+  }
+  core.after_commit([this, responder, response = std::move(response)] {
+    controller_->deployments.when_gateways_know([responder, response](bool told) {
+      http::Response out = response;
+      if (!told) out.body.replace(out.body.size() - kTold.size(), kTold.size(), kNotTold);
+      responder.send(out);
+    });
   });
 }
 
+void Api::send(Controller& c, const http::Responder& responder, const Result<Json>& answer) {
+  if (!answer) return responder.fail(redacted(c.core, answer.error()));
+  responder.send(redacted(c.core, *answer));
+}
+
 void Api::close_streams() {
-  for (http::Stream& stream : streams_) stream.close();
-  streams_.clear();
+  for (Reader& reader : readers_) reader.stream.close();
+  readers_.clear();
 }
 
 }  // namespace th::control

@@ -31,7 +31,9 @@ inline constexpr Need kAnyone{ledger::Role::kNone, false, Need::By::kAnyone};
 inline constexpr Need kGateway{ledger::Role::kNone, false, Need::By::kGateway};
 inline constexpr Need kViewer{ledger::Role::kViewer};
 inline constexpr Need kMember{ledger::Role::kMember};
+inline constexpr Need kOperator{ledger::Role::kOperator};
 inline constexpr Need kAdmin{ledger::Role::kAdmin};
+inline constexpr Need kPlatformViewer{ledger::Role::kViewer, true};
 inline constexpr Need kPlatformOperator{ledger::Role::kOperator, true};
 inline constexpr Need kPlatformAdmin{ledger::Role::kAdmin, true};
 
@@ -42,6 +44,7 @@ struct Answer {
   std::string body;
   std::optional<std::string> stored;
   http::Headers headers = {};  // beside the usual ones
+  bool ends_keys = false;      // told once the gateways know, as "gateways_told"
 };
 
 class ServingLoad;
@@ -76,7 +79,14 @@ class Api {
   /// A command that answers when it is through.
   void write_late(http::Router& router, const char* method, const char* pattern, Need need,
                   LateWrite handler);
+  /// The answer to a question, without what the caller does not see.
+  void send(Controller& c, const http::Responder& responder, const Result<Json>& answer);
   void run_write(const http::Request& request, const http::Responder& responder, const LateWrite& handler);
+  /// What came of it: into the audit log, and to who asked. after_seq: of the event before.
+  void finish_write(const http::Request& request, const http::Responder& responder,
+                    const std::pair<std::string, std::string>& idempotency, int64_t after_seq,
+                    Result<Answer> answer);
+  void audit(const http::Request& request, const Caller& who, const Status& done, int64_t after_seq);
 
   void add_fleet_routes(http::Router& router);
   void add_slice_routes(http::Router& router);
@@ -86,6 +96,9 @@ class Api {
   void add_serving_routes(http::Router& router);
   void add_key_routes(http::Router& router);
   void add_session_routes(http::Router& router);
+  void add_people_routes(http::Router& router);
+  void add_invitation_routes(http::Router& router);
+  void add_audit_routes(http::Router& router);
   void add_node_routes(http::Router& router);
   void add_gateway_routes(http::Router& router);
   void add_event_routes(http::Router& router);
@@ -95,20 +108,28 @@ class Api {
   void add_exec_routes(http::Router& router);
 
   void publish(const ledger::Entry& entry);
+  /// Ends the streams of keys that are no longer valid.
+  void end_streams_of_revoked();
   void publish_progress(const std::string& job, const StoredLine& line);
 
   Loop& loop_;
   std::string gateway_token_sha256_;
   Controller* controller_ = nullptr;
   std::optional<Error> refusal_;
-  std::vector<http::Stream> streams_;
   std::unique_ptr<ServingLoad> serving_load_;
+  /// An event stream, and whose it is.
+  struct Reader {
+    http::Stream stream;
+    Caller who;
+  };
+  std::vector<Reader> readers_, followers_;       // of events, of logs
+  int64_t strangers_minute_ = 0, strangers_ = 0;  // refusals of who showed no key, in that minute
 };
 
-/// Whose the request is, by bearer, api-key or the cookie of a session. Errors: kUnauthenticated,
-/// kPermissionDenied.
-Result<Caller> identify(Controller& c, const Need& need, const http::Request& request,
-                        const std::string& gateway_token_sha256);
+/// Whose the request is, by bearer, api-key or the cookie of a session: in `caller`, as far as it is known.
+/// Errors: kUnauthenticated, kPermissionDenied.
+Status identify(Controller& c, const Need& need, const http::Request& request,
+                const std::string& gateway_token_sha256, Caller& caller);
 /// What the cookie th_session holds.
 std::optional<std::string> session_of(const http::Request& request);
 /// Errors: kPermissionDenied for a request of a page of another site. For whatever changes something, or

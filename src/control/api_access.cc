@@ -7,6 +7,7 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "control/access_fields.h"
 #include "control/api.h"
 #include "control/api_lists.h"
 #include "control/views.h"
@@ -15,8 +16,6 @@ namespace th::control {
 namespace {
 
 using ledger::Role;
-
-Json or_null(int64_t value) { return value == 0 ? Json(nullptr) : Json(value); }
 
 /// Where the gateway of this state folder listens, if one does.
 Json gateway_url(const Controller& c) {
@@ -33,7 +32,7 @@ Json session_json(const Controller& c, const ledger::Key& key) {
           {"role", name_of(c.access.role_of(key))},
           {"tenant", key.tenant},
           {"scopes", key.scopes},
-          {"expires_ns", or_null(key.expires_ns)},
+          {"expires_ns", null_if(key.expires_ns, 0)},
           {"key", key.id},
           {"gateway_url", gateway_url(c)}};
 }
@@ -65,19 +64,6 @@ Result<Answer> end_session(Controller& c, const Json& body) {
   return answer;
 }
 
-/// Those of the caller's tenant and below, and those of its own.
-bool sees_key(const Controller& c, const ledger::Key& key) {
-  return is_within(c.core.policy(), key.tenant, c.core.who().owner.account);
-}
-
-Result<Role> read_role(const Json& body, const std::string& fallback) {
-  TH_TRY(const std::string name, get_string(body, "role", fallback));
-  const auto role = ledger::role_from_name(name);
-  if (role) return *role;
-  return fail(Code::kInvalidArgument,
-              fmt::format("field 'role': '{}' is none of viewer, member, operator, admin", name));
-}
-
 Result<std::vector<std::string>> read_scopes(const Json& body) {
   if (!body.contains("scopes")) return std::vector<std::string>{ledger::kScopeApi, ledger::kScopeInference};
   std::vector<std::string> out;
@@ -92,17 +78,6 @@ Result<std::vector<std::string>> read_scopes(const Json& body) {
   return out;
 }
 
-/// Of the tenant that it names, else of the caller's, of the platform's the default one.
-Result<std::string> read_tenant(const Controller& c, const Json& body) {
-  const char* field = body.contains("account") ? "account" : "tenant";
-  if (!body.contains(field)) return account_of(c.core.caller());
-  TH_TRY(const std::string tenant, get_string(body, field));
-  if (tenant.empty() && std::string_view(field) == "account") return account_of(c.core.caller());
-  if (tenant.empty() && c.core.caller().account.empty()) return tenant;
-  TH_TRY(const ledger::Owner owner, c.core.owner_for(tenant, "", ""));
-  return owner.account;
-}
-
 Result<Answer> create_key(Controller& c, const Json& body) {
   TH_RETURN_IF_ERROR(
       check_fields(body, {"name", "account", "tenant", "role", "scopes", "expires_ns", "tokens_per_minute"}));
@@ -111,18 +86,12 @@ Result<Answer> create_key(Controller& c, const Json& body) {
   if (key.name == "admin" || c.access.find_user(key.name))
     return fail(Code::kAlreadyExists,
                 fmt::format("'{}' is the name of a user; name the key otherwise", key.name));
-  TH_TRY(key.tenant, read_tenant(c, body));
-  TH_TRY(key.role, read_role(body, "member"));
-  if (key.role > c.core.who().role)
-    return fail(Code::kPermissionDenied,
-                fmt::format("field 'role': yours is {}", name_of(c.core.who().role)));
+  const char* field = body.contains("account") ? "account" : "tenant";
+  TH_TRY(key.tenant, read_tenant(c, body, field, account_of(c.core.caller())));
+  TH_TRY(key.role, read_role(c, body, "member"));
   TH_TRY(key.scopes, read_scopes(body));
-  TH_TRY(key.expires_ns, get_int(body, "expires_ns", 0));
-  TH_TRY(key.tokens_per_minute, get_int(body, "tokens_per_minute", 0));
-  if (key.expires_ns != 0 && key.expires_ns <= c.core.now_ns())
-    return fail(Code::kInvalidArgument, "field 'expires_ns': is in the past");
-  if (key.tokens_per_minute < 0)
-    return fail(Code::kInvalidArgument, "field 'tokens_per_minute': want an integer >= 0");
+  TH_TRY(key.expires_ns, read_expiry(c, body, 0));
+  TH_TRY(key.tokens_per_minute, read_amount(body, "tokens_per_minute", 0));
   const Access::Secret made = c.access.make_key(key);
   // The ledger never holds a secret, so a repeat cannot show it again.
   Json answer = {{"id", made.id}, {"name", key.name}, {"key", nullptr}};
@@ -134,12 +103,16 @@ Result<Answer> create_key(Controller& c, const Json& body) {
 
 Result<Answer> revoke_key(Controller& c, const std::string& id) {
   const auto key = c.core.state().keys.find(id);
-  if (key == c.core.state().keys.end() || !sees_key(c, key->second))
+  if (key == c.core.state().keys.end() || !is_within_caller(c, key->second.tenant))
     return fail(Code::kNotFound, "key '" + id + "' does not exist; th key list shows those that do");
+  if (c.access.role_of(key->second) > c.core.who().role)
+    return fail(Code::kPermissionDenied, "key '" + id + "' may more than you");
   if (key->second.of_operator)
     return fail(Code::kFailedPrecondition, "key '" + id + "' is the admin key; it cannot be revoked");
   c.access.revoke(id);
-  return Answer(key_json(c, key->second));
+  Answer answer(key_json(c, key->second));
+  answer.ends_keys = true;
+  return answer;
 }
 
 }  // namespace
@@ -162,8 +135,8 @@ Json key_json(const Controller& c, const ledger::Key& key) {
           {"scopes", key.scopes},
           {"tokens_per_minute", key.tokens_per_minute},
           {"created_ns", key.created_ns},
-          {"expires_ns", or_null(key.expires_ns)},
-          {"last_used_ns", or_null(key.last_used_ns)},
+          {"expires_ns", null_if(key.expires_ns, 0)},
+          {"last_used_ns", null_if(key.last_used_ns, 0)},
           {"revoked", key.revoked}};
 }
 
@@ -187,7 +160,7 @@ void Api::add_key_routes(http::Router& router) {
       [](Controller& c, const http::Request& request) {
         return list_json(request, c.core.state().keys, [&c](const std::string&, const ledger::Key& key) {
           const bool ended_session = key.has_scope(ledger::kScopeConsole) && !key.valid_at(c.core.now_ns());
-          return sees_key(c, key) && !ended_session ? key_json(c, key) : Json();
+          return is_within_caller(c, key.tenant) && !ended_session ? key_json(c, key) : Json();
         });
       },
       kAdmin);

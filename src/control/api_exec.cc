@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "control/api.h"
+#include "control/visible.h"
 #include "http/websocket.h"
 
 namespace th::control {
@@ -33,10 +34,12 @@ Result<Execs::Asked> read_asked(const Json& body) {
   return out;
 }
 
-/// One of the caller's tenant or below; others do not exist for the caller.
+/// One that the caller may change; others' do not exist for the caller.
 Result<const ledger::Job*> find_own_job(Controller& c, const std::string& name) {
-  const ledger::Job* job = c.core.state().find_job(name);
-  if (job && is_within(c.core.policy(), account_of(job->owner), c.core.who().owner.account)) return job;
+  if (const ledger::Job* job = find_job(c.core, name)) {
+    TH_RETURN_IF_ERROR(check_may_change(c.core, job->owner, "job '" + job->submitted.job + "'"));
+    return job;
+  }
   return fail(Code::kNotFound,
               "job or session '" + name + "' does not exist; th jobs lists the jobs that do");
 }

@@ -6,6 +6,7 @@
 #include "control/api.h"
 #include "control/api_lists.h"
 #include "control/views.h"
+#include "control/visible.h"
 
 namespace th::control {
 namespace {
@@ -14,19 +15,28 @@ constexpr size_t kLogReadBytes = 1 << 20;
 
 Result<const ledger::Job*> find_job(Controller& c, const http::Request& request) {
   const std::string& id = request.params.at("id");
-  if (const ledger::Job* job = c.core.state().find_job(id)) return job;
+  if (const ledger::Job* job = find_job(c.core, id)) return job;
   return fail(Code::kNotFound, "job '" + id + "' does not exist; th jobs lists those that do");
 }
 
 Result<const ledger::Deployment*> find_deployment(Controller& c, const http::Request& request) {
   const std::string& name = request.params.at("name");
-  const auto found = c.core.state().deployments.find(name);
-  if (found != c.core.state().deployments.end()) return &found->second;
+  if (const ledger::Deployment* deployment = find_deployment(c.core, name)) return deployment;
   return fail(Code::kNotFound,
               "deployment '" + name + "' does not exist; th deployments lists those that do");
 }
 
-Status send_logs(Controller& c, const http::Request& request, const http::Responder& responder) {
+/// That the caller may change.
+Result<const ledger::Job*> own_job(Controller& c, const http::Request& request) {
+  TH_TRY(const ledger::Job* job, find_job(c, request));
+  TH_RETURN_IF_ERROR(check_may_change(c.core, job->owner, "job '" + job->submitted.job + "'"));
+  return job;
+}
+
+using Opened = std::function<void(const http::Stream&)>;
+
+Status send_logs(Controller& c, const http::Request& request, const http::Responder& responder,
+                 const Opened& opened) {
   TH_TRY(const ledger::Job* job, find_job(c, request));
   TH_TRY(const int64_t rank, query_int(request, "rank", 0));
   TH_TRY(const int64_t attempt, query_int(request, "attempt", 0));
@@ -37,7 +47,9 @@ Status send_logs(Controller& c, const http::Request& request, const http::Respon
   }
   const std::string& id = job->submitted.job;
   if (follow) {
-    c.output.follow(responder.event_stream(), id, static_cast<int>(attempt), static_cast<int>(rank), offset);
+    http::Stream stream = responder.event_stream();
+    opened(stream);
+    c.output.follow(std::move(stream), id, static_cast<int>(attempt), static_cast<int>(rank), offset);
     return {};
   }
   const int64_t of = attempt ? attempt : job->attempt;
@@ -91,7 +103,7 @@ void Api::add_job_routes(http::Router& router) {
         });
   // Asking changes nothing, so it is no command and leaves no answer behind.
   add(router, "POST", "/api/v1/jobs/estimate", kViewer,
-      [](Controller& c, const http::Request& request, const http::Responder& responder) {
+      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
         auto estimate = [&]() -> Result<Json> {
           if (request.body.size() > kMaxBodyBytes)
             return fail(Code::kInvalidArgument, "body: at most 1 MiB is taken");
@@ -100,24 +112,25 @@ void Api::add_job_routes(http::Router& router) {
           TH_TRY(const Estimate estimate, c.jobs.estimate(spec));
           return estimate_json(c, estimate);
         }();
-        estimate ? responder.send(*estimate) : responder.fail(estimate.error());
+        send(c, responder, estimate);
       });
   write(router, "POST", "/api/v1/jobs/{id}/steps", kMember,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
-          TH_TRY(const ledger::Job* job, find_job(c, request));
+          TH_TRY(const ledger::Job* job, own_job(c, request));
           TH_TRY(request::JobSpec spec, request::job_spec_from_json(body));
           TH_TRY(const std::string id, c.jobs.submit_step(job->submitted.job, std::move(spec)));
           return Answer(job_json(c, c.core.state().jobs.at(id)));
         });
   write(router, "DELETE", "/api/v1/jobs/{id}", kMember,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
-          TH_TRY(const ledger::Job* job, find_job(c, request));
+          TH_TRY(const ledger::Job* job, own_job(c, request));
           c.jobs.cancel(job->submitted.job, "cancelled", "cancelled by hand");
           return Answer(job_json(c, *job));
         });
   read(router, "/api/v1/jobs", [](Controller& c, const http::Request& request) {
-    return list_json(request, c.core.state().jobs,
-                     [&c](const std::string&, const ledger::Job& job) { return job_json(c, job); });
+    return list_json(request, c.core.state().jobs, [&c](const std::string&, const ledger::Job& job) {
+      return sees(c.core, job.owner) ? job_json(c, job) : Json();
+    });
   });
   read(router, "/api/v1/jobs/{id}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::Job* job, find_job(c, request));
@@ -134,8 +147,9 @@ void Api::add_job_routes(http::Router& router) {
     });
   });
   add(router, "GET", "/api/v1/jobs/{id}/logs", kViewer,
-      [](Controller& c, const http::Request& request, const http::Responder& responder) {
-        if (Status sent = send_logs(c, request, responder); !sent) responder.fail(sent.error());
+      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
+        auto opened = [&](const http::Stream& stream) { followers_.push_back({stream, c.core.who()}); };
+        if (Status sent = send_logs(c, request, responder, opened); !sent) responder.fail(sent.error());
       });
 }
 
@@ -143,7 +157,9 @@ void Api::add_serving_routes(http::Router& router) {
   read(router, "/api/v1/models", [](Controller& c, const http::Request& request) {
     ByName<const ledger::ModelRegistered*> models;
     for (const auto& [name, versions] : c.core.state().models) {
-      for (const auto& model : versions) models.emplace(name + "@" + model.version, &model);
+      for (const auto& model : versions) {
+        if (sees(c.core, model)) models.emplace(name + "@" + model.version, &model);
+      }
     }
     return list_json(request, models, [](const std::string&, const ledger::ModelRegistered* model) {
       return model_json(*model);
@@ -151,12 +167,9 @@ void Api::add_serving_routes(http::Router& router) {
   });
   read(router, "/api/v1/models/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     const std::string& name = request.params.at("name");
-    const auto found = c.core.state().models.find(name);
-    if (found == c.core.state().models.end()) {
-      return fail(Code::kNotFound,
-                  "model '" + name + "' is not in the registry; th models lists those that are");
-    }
-    return model_json(found->second.back());
+    if (const ledger::ModelRegistered* model = find_model(c.core, name)) return model_json(*model);
+    return fail(Code::kNotFound,
+                "model '" + name + "' is not in the registry; th models lists those that are");
   });
   write_late(router, "POST", "/api/v1/models", kPlatformAdmin,
              [](Controller& c, const http::Request&, const Json& body, const Done& done) {
@@ -168,16 +181,19 @@ void Api::add_serving_routes(http::Router& router) {
           TH_RETURN_IF_ERROR(c.deployments.create(spec));
           return Answer(deployment_json(c, c.core.state().deployments.at(spec.name)));
         });
-  write(router, "DELETE", "/api/v1/deployments/{name}", kMember,
-        [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
-          TH_TRY(const ledger::Deployment* deployment, find_deployment(c, request));
-          TH_RETURN_IF_ERROR(c.deployments.stop(deployment->created.name, "undeployed by hand"));
-          return Answer(deployment_json(c, *deployment));
-        });
+  write(
+      router, "DELETE", "/api/v1/deployments/{name}", kMember,
+      [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
+        TH_TRY(const ledger::Deployment* deployment, find_deployment(c, request));
+        const ledger::Owner& owner = c.core.state().jobs.at(deployment->created.job).owner;
+        TH_RETURN_IF_ERROR(check_may_change(c.core, owner, "deployment '" + deployment->created.name + "'"));
+        TH_RETURN_IF_ERROR(c.deployments.stop(deployment->created.name, "undeployed by hand"));
+        return Answer(deployment_json(c, *deployment));
+      });
   read(router, "/api/v1/deployments", [](Controller& c, const http::Request& request) {
     return list_json(request, c.core.state().deployments,
                      [&c](const std::string&, const ledger::Deployment& deployment) {
-                       return deployment_json(c, deployment);
+                       return sees(c.core, deployment) ? deployment_json(c, deployment) : Json();
                      });
   });
   read(router, "/api/v1/deployments/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {

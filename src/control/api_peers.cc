@@ -9,7 +9,9 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "control/api.h"
+#include "control/event_scope.h"
 #include "control/views.h"
+#include "control/visible.h"
 
 namespace th::control {
 namespace {
@@ -40,18 +42,6 @@ Result<ledger::UsageRecord> usage_record(const Json& json) {
                      out.completion_tokens >= 0 && out.completion_tokens <= kMaxTokens;
   if (!sound) return fail(Code::kInvalidArgument, "records: seq counts from 1, tokens are 0 to 1e9");
   return out;
-}
-
-/// A job's spec may be as long as a request: it is left out.
-std::string event_data(const ledger::Entry& entry) {
-  std::string fields = ledger::event_to_json(entry.event);
-  if (const auto* job = std::get_if<ledger::JobSubmitted>(&entry.event)) {
-    ledger::JobSubmitted brief = *job;
-    brief.spec.clear();
-    fields = ledger::event_to_json(brief);
-  }
-  const std::string time = "{\"time_ns\":" + std::to_string(entry.time_ns);
-  return fields == "{}" ? time + "}" : time + "," + fields.substr(1);
 }
 
 }  // namespace
@@ -95,7 +85,9 @@ void Api::add_gateway_routes(http::Router& router) {
         const auto wait = wait_ns(request);
         if (!have) return responder.fail(have.error());
         if (!wait) return responder.fail(wait.error());
-        c.deployments.wait_for_config(*have, *wait, responder);
+        const auto gateway = request.query.find("gateway");
+        c.deployments.wait_for_config(gateway == request.query.end() ? "" : gateway->second.substr(0, 64),
+                                      *have, *wait, responder);
       });
   write(router, "POST", "/api/v1/gateway/usage", kGateway,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
@@ -118,8 +110,8 @@ void Api::add_gateway_routes(http::Router& router) {
 void Api::add_event_routes(http::Router& router) {
   add(router, "GET", "/api/v1/events", kViewer,
       [this](Controller& c, const http::Request& request, const http::Responder& responder) {
-        std::erase_if(streams_, [](const http::Stream& stream) { return !stream.alive(); });
-        if (streams_.size() >= kMaxEventStreams) {
+        std::erase_if(readers_, [](const Reader& reader) { return !reader.stream.alive(); });
+        if (readers_.size() >= kMaxEventStreams) {
           return responder.fail({Code::kResourceExhausted, "256 event streams are open; close one first"});
         }
         const std::string last = request.header("Last-Event-ID").value_or("");
@@ -133,28 +125,58 @@ void Api::add_event_routes(http::Router& router) {
         http::Stream stream = responder.event_stream();
         if (!last.empty()) {
           const Status sent = c.core.ledger().read(after, [&](const ledger::Entry& entry) -> Status {
+            if (!sees(c, entry)) return {};
             const bool taken =
-                stream.event(event_data(entry), ledger::kind_of(entry.event), std::to_string(entry.seq));
+                stream.event(event_data(c, entry), ledger::kind_of(entry.event), std::to_string(entry.seq));
             return taken ? Status() : fail(Code::kCancelled, "the reader is too slow or gone");
           });
           if (!sent) return stream.close();
         }
-        streams_.push_back(stream);
+        readers_.push_back({stream, c.core.who()});
       });
 }
 
 void Api::publish(const ledger::Entry& entry) {
-  if (streams_.empty()) return;
-  const std::string data = event_data(entry), kind = ledger::kind_of(entry.event),
-                    id = std::to_string(entry.seq);
-  std::erase_if(streams_, [&](http::Stream& stream) { return !stream.event(data, kind, id); });
+  if (std::holds_alternative<ledger::KeyRevoked>(entry.event) ||
+      std::holds_alternative<ledger::RoleGranted>(entry.event))
+    end_streams_of_revoked();
+  const Caller caller = controller_->core.who();
+  const std::string kind = ledger::kind_of(entry.event), id = std::to_string(entry.seq);
+  std::erase_if(readers_, [&](Reader& reader) {
+    controller_->core.set_caller(reader.who);
+    return sees(*controller_, entry) && !reader.stream.event(event_data(*controller_, entry), kind, id);
+  });
+  controller_->core.set_caller(caller);
 }
 
 void Api::publish_progress(const std::string& job, const StoredLine& line) {
-  if (line.event != "progress" || streams_.empty()) return;
+  if (line.event != "progress" || readers_.empty()) return;
   const std::string data =
       fmt::format("{{\"job\":\"{}\",\"attempt\":{},\"line\":{}}}", job, line.attempt, line.line);
-  std::erase_if(streams_, [&](http::Stream& stream) { return !stream.event(data, "progress"); });
+  const Caller caller = controller_->core.who();
+  std::erase_if(readers_, [&](Reader& reader) {
+    controller_->core.set_caller(reader.who);
+    const auto found = controller_->core.state().jobs.find(job);
+    const bool seen =
+        found != controller_->core.state().jobs.end() && sees(controller_->core, found->second.owner);
+    return seen && !reader.stream.event(data, "progress");
+  });
+  controller_->core.set_caller(caller);
+}
+
+void Api::end_streams_of_revoked() {
+  const Core& core = controller_->core;
+  for (std::vector<Reader>* readers : {&readers_, &followers_}) {
+    std::erase_if(*readers, [&](Reader& reader) {
+      if (!reader.stream.alive()) return true;
+      const auto key = core.state().keys.find(reader.who.key);
+      if (key == core.state().keys.end()) return false;  // a batch script's: its job reads it
+      const bool same =
+          key->second.valid_at(core.now_ns()) && controller_->access.role_of(key->second) == reader.who.role;
+      if (!same) reader.stream.close();
+      return !same;
+    });
+  }
 }
 
 }  // namespace th::control

@@ -9,6 +9,7 @@
 #include "control/data_sets.h"
 #include "control/stacks.h"
 #include "control/views.h"
+#include "control/visible.h"
 
 namespace th::control {
 namespace {
@@ -17,8 +18,15 @@ constexpr int64_t kQuoteNs = 20 * kSecond;
 
 Result<const ledger::Slice*> find_slice(Controller& c, const http::Request& request) {
   const std::string& name = request.params.at("name");
-  if (const ledger::Slice* slice = c.core.state().find_slice(name)) return slice;
+  if (const ledger::Slice* slice = find_slice(c.core, name)) return slice;
   return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
+}
+
+/// That the caller may change. Returns its id.
+Result<std::string> own_slice(Controller& c, const http::Request& request) {
+  TH_TRY(const ledger::Slice* slice, find_slice(c, request));
+  TH_RETURN_IF_ERROR(check_may_change(c.core, slice->owner, "slice '" + slice->terms.name + "'"));
+  return slice->terms.slice;
 }
 
 /// Done once the data set is in the registry and the ledger knows it.
@@ -52,15 +60,18 @@ void Api::add_fleet_routes(http::Router& router) {
       },
       kAnyone);
   add(router, "GET", "/metrics", kAnyone,
-      [](Controller& c, const http::Request&, const http::Responder& responder) {
+      [](Controller& c, const http::Request& request, const http::Responder& responder) {
+        // Names are for the platform alone.
+        Caller caller;
+        const bool all = identify(c, kPlatformViewer, request, "", caller).has_value();
         responder.send(
-            http::Response{200, {{"Content-Type", "text/plain; version=0.0.4"}}, prometheus_text(c)});
+            http::Response{200, {{"Content-Type", "text/plain; version=0.0.4"}}, prometheus_text(c, all)});
       });
   read(router, "/api/v1/fleet",
        [](Controller& c, const http::Request&) -> Result<Json> { return fleet_json(c); });
   read(router, "/api/v1/nodes", [](Controller& c, const http::Request& request) {
     return list_json(request, c.core.state().vms, [&c](const std::string&, const ledger::Vm& vm) {
-      return vm.state == ledger::VmState::kDeleted ? Json() : node_json(c, vm);
+      return vm.state == ledger::VmState::kDeleted || !sees(c.core, vm) ? Json() : node_json(c, vm);
     });
   });
   write(router, "POST", "/api/v1/hosts/{host}/drain", kPlatformOperator,
@@ -132,7 +143,7 @@ void Api::add_data_routes(http::Router& router) {
 void Api::add_slice_routes(http::Router& router) {
   // Asking changes nothing, so it is no command and leaves no answer behind.
   add(router, "POST", "/api/v1/offers", kViewer,
-      [](Controller& c, const http::Request& request, const http::Responder& responder) {
+      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
         if (request.body.size() > kMaxBodyBytes)
           return responder.fail({Code::kInvalidArgument, "body: at most 1 MiB is taken"}, 413);
         auto made = [&]() -> Status {
@@ -140,15 +151,15 @@ void Api::add_slice_routes(http::Router& router) {
           TH_TRY(const request::SliceSpec spec, request::slice_spec_from_json(body));
           TH_TRY(const Offer offer, c.slices.offer(spec, c.jobs.reservations()));
           if (c.core.provider().kind() == "local") {
-            responder.send(offer_json(c, offer));
+            send(c, responder, offer_json(c, offer));
           } else {
-            send_with_quote(c, responder, offer_json(c, offer),
+            send_with_quote(c, responder, redacted(c.core, offer_json(c, offer)),
                             {offer.series, static_cast<int64_t>(offer.plan.hosts.size()), spec.spot,
                              spec.zones.empty() ? "" : spec.zones[0]});
           }
           return {};
         }();
-        if (!made) responder.fail(made.error());
+        if (!made) send(c, responder, fail(made.error()));
       });
   write(router, "POST", "/api/v1/slices", kMember,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
@@ -159,24 +170,28 @@ void Api::add_slice_routes(http::Router& router) {
   write(router, "POST", "/api/v1/slices/{name}/commit", kMember,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {}));
+          TH_TRY(const std::string id, own_slice(c, request));
           TH_RETURN_IF_ERROR(c.slices.commit(request.params.at("name")));
-          return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
+          return Answer(slice_json(c, c.core.state().slices.at(id)));
         });
   write(router, "DELETE", "/api/v1/slices/{name}", kMember,
         [](Controller& c, const http::Request& request, const Json&) -> Result<Answer> {
-          TH_RETURN_IF_ERROR(c.slices.release(request.params.at("name"), "released by hand"));
-          return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
+          TH_TRY(const std::string id, own_slice(c, request));
+          TH_RETURN_IF_ERROR(c.slices.release(id, "released by hand"));
+          return Answer(slice_json(c, c.core.state().slices.at(id)));
         });
   write(router, "POST", "/api/v1/slices/{name}/resize", kMember,
         [](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
           TH_RETURN_IF_ERROR(check_fields(body, {"gpus"}));
           TH_TRY(const int64_t gpus, get_int(body, "gpus"));
+          TH_TRY(const std::string id, own_slice(c, request));
           TH_RETURN_IF_ERROR(c.slices.resize(request.params.at("name"), gpus, c.jobs.reservations()));
-          return Answer(slice_json(c, *c.core.state().find_slice(request.params.at("name"))));
+          return Answer(slice_json(c, c.core.state().slices.at(id)));
         });
   read(router, "/api/v1/slices", [](Controller& c, const http::Request& request) {
-    return list_json(request, c.core.state().slices,
-                     [&c](const std::string&, const ledger::Slice& slice) { return slice_json(c, slice); });
+    return list_json(request, c.core.state().slices, [&c](const std::string&, const ledger::Slice& slice) {
+      return sees(c.core, slice.owner) ? slice_json(c, slice) : Json();
+    });
   });
   read(router, "/api/v1/slices/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::Slice* slice, find_slice(c, request));

@@ -10,6 +10,7 @@
 #include "control/api.h"
 #include "control/api_lists.h"
 #include "control/views.h"
+#include "control/visible.h"
 
 namespace th::control {
 namespace {
@@ -148,6 +149,7 @@ std::vector<Json> accounts_json(const Controller& c) {
   std::vector<Json> items;
   for (size_t i = 0; i < policy.accounts.size(); ++i) {
     const reserve::AccountSpec& spec = policy.accounts[i];
+    if (!is_within(policy, spec.name, c.core.caller().account)) continue;
     items.push_back({{"name", spec.name},
                      {"parent", spec.parent},
                      {"shares", spec.shares},
@@ -172,9 +174,10 @@ void Api::add_queue_routes(http::Router& router) {
     return list_json(request, accounts, [](const std::string&, const Json& account) { return account; });
   });
   read(router, "/api/v1/reservations", [](Controller& c, const http::Request& request) {
-    return list_json(
-        request, c.core.state().reservations,
-        [](const std::string&, const ledger::ReservationCreated& of) { return reservation_json(of); });
+    return list_json(request, c.core.state().reservations,
+                     [&c](const std::string&, const ledger::ReservationCreated& of) {
+                       return sees(c.core, of) ? reservation_json(of) : Json();
+                     });
   });
   write(router, "POST", "/api/v1/reservations", kPlatformOperator,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {

@@ -15,6 +15,7 @@ Controller::Controller(CoreParts parts)
       nodes(core, slices, checks, execs, output),
       notices(core, slices, jobs),
       deployments(core, jobs) {
+  deployments.on_key_used = [this](const std::string& key, int64_t time_ns) { access.used(key, time_ns); };
   jobs.take_check = [this](const launch::Event& event) { return checks.gangs.take(event); };
 }
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "control/visible.h"
 
 namespace th::control {
 namespace {
@@ -63,6 +64,7 @@ std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger:
 }  // namespace
 
 Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet), capped_(snapshot_) {
+  for (const std::string& tenant : state().tenant_order) add_account(state().tenants.at(tenant).created);
   for (const auto& [id, slice] : state().slices) {
     tenants_.refresh(slice);
     if (auto own = claim_of(state(), slice, fleet())) active_slices_.insert(id), claim(*own);
@@ -107,11 +109,22 @@ void Core::stage(ledger::Event event) {
           refresh_drain(e.host);
         }
         if constexpr (requires { e.cap; }) set(snapshot_);
+        if constexpr (std::is_same_v<E, ledger::TenantCreated>) add_account(e);
         if constexpr (requires { e.reservation; }) {
           if (!e.reservation.empty()) refresh_reservation(e.reservation);
         }
       },
       kept);
+}
+
+/// What policy.yaml says of the name holds before what was made by API.
+void Core::add_account(const ledger::TenantCreated& tenant) {
+  if (policy().find_account(tenant.tenant)) return;
+  reserve::AccountSpec& account = parts_.policy.accounts.emplace_back();
+  account.name = tenant.tenant, account.shares = tenant.shares;
+  if (policy().find_account(tenant.parent)) account.parent = tenant.parent;
+  if (tenant.max_gpus >= 0) account.max_gpus = tenant.max_gpus;
+  if (tenant.budget_microusd >= 0) account.budget_microusd = tenant.budget_microusd;
 }
 
 Status Core::commit() {
@@ -253,12 +266,14 @@ Result<ledger::Owner> Core::owner_for(const std::string& account, const std::str
   if (!policy().find_qos(owner.qos)) return none("QOS", owner.qos, policy().qos);
   if (!partition.empty() && !policy().find_partition(partition))
     return none("partition", partition, policy().partitions);
-  const reserve::AccountSpec* at = policy().find_account(owner.account);
-  if (!at) return none("account", owner.account, policy().accounts);
-  if (is_within(policy(), owner.account, caller().account)) return owner;
-  return fail(
-      Code::kPermissionDenied,
-      "account '" + owner.account + "' is not yours: your key is of account '" + caller().account + "'");
+  const auto made = state().tenants.find(owner.account);
+  if (made != state().tenants.end() && made->second.removed)
+    return fail(Code::kFailedPrecondition, "account '" + owner.account + "' is removed: it gets nothing new");
+  const bool visible = is_within(policy(), owner.account, caller().account);
+  if (visible && policy().find_account(owner.account)) return owner;
+  const std::vector<std::string> names = accounts_of(*this);  // another tenant's does not exist either
+  return fail(Code::kNotFound, "there is no account '" + owner.account + "'" +
+                                   did_you_mean(owner.account, names) + "; there is " + join(names, ", "));
 }
 
 void Core::refresh_drain(const std::string& host) {

@@ -79,7 +79,7 @@ class Core {
   const Caller& who() const { return caller_; }
   const ledger::Owner& caller() const { return caller_.owner; }
   /// The caller, under the account, QOS and partition that were asked for; "": its own. Errors: kNotFound
-  /// (there is none such), kPermissionDenied (an account that is neither the caller's nor below it).
+  /// (there is none such that the caller sees), kFailedPrecondition (the account was removed).
   Result<ledger::Owner> owner_for(const std::string& account, const std::string& qos,
                                   const std::string& partition) const;
   /// Of a live slice ("slice-1") or a reservation ("reservation NAME"); null if there is none.
@@ -132,6 +132,7 @@ class Core {
   reserve::Reservation reservation(const ledger::ReservationCreated& created) const;
   void set(reserve::Snapshot next);
   void set_lemon(reserve::HostIndex host, bool is_lemon);
+  void add_account(const ledger::TenantCreated& tenant);
 
   CoreParts parts_;
   Tenants tenants_{parts_.policy};

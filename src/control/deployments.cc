@@ -7,21 +7,38 @@
 #include <utility>
 
 #include "base/text.h"
+#include "base/units.h"
+#include "control/visible.h"
 
 namespace th::control {
 namespace {
 
 using ledger::Deployment;
 
-constexpr int64_t kServeRetries = 3;  // in a row, without having been ready in between
+constexpr int64_t kTellNs = 2 * kSecond;     // a gateway polls again as soon as it was answered
+constexpr int64_t kSilentNs = 15 * kSecond;  // longer than it waits for an answer: it is gone
+constexpr int64_t kServeRetries = 3;         // in a row, without having been ready in between
 
 bool is_live(const Deployment& deployment) {
   return deployment.state == "starting" || deployment.state == "ready";
 }
 
-std::vector<std::string> model_names(const ledger::State& state) {
+std::vector<std::string> model_names(const Core& core) {
   std::vector<std::string> out;
-  for (const auto& [name, versions] : state.models) out.push_back(name);
+  for (const auto& [name, versions] : core.state().models) {
+    if (find_model(core, name)) out.push_back(name);
+  }
+  return out;
+}
+
+/// Whose keys may use what is of the account: its own and those of the tenants above it.
+std::vector<std::string> tenants_of(const Core& core, const std::string& account) {
+  std::vector<std::string> out = {account};
+  const reserve::QueuePolicy& policy = core.policy();
+  for (const auto* at = policy.find_account(account); at; at = policy.find_account(at->parent)) {
+    if (at->name != account) out.push_back(at->name);
+  }
+  out.emplace_back();  // the platform
   return out;
 }
 
@@ -35,17 +52,22 @@ Status Deployments::create(const DeploySpec& spec) {
   TH_RETURN_IF_ERROR(check_name(spec.name, "deployment"));
   const auto old = core_.state().deployments.find(spec.name);
   if (old != core_.state().deployments.end() && is_live(old->second)) {
-    return fail(Code::kAlreadyExists,
-                fmt::format("deployment '{}' exists and is {}; undeploy it first, or choose another name",
-                            spec.name, old->second.state));
+    return fail(
+        Code::kAlreadyExists,
+        sees(core_, old->second)
+            ? fmt::format("deployment '{}' exists and is {}; undeploy it first, or choose another name",
+                          spec.name, old->second.state)
+            : fmt::format("the name '{}' is not free: deployments of all tenants have different names; "
+                          "choose another",
+                          spec.name));
   }
-  const auto model = core_.state().models.find(spec.model);
-  if (model == core_.state().models.end()) {
+  const ledger::ModelRegistered* model = find_model(core_, spec.model);
+  if (!model) {
     return fail(Code::kNotFound,
                 fmt::format("model '{}' is not in the registry{}; th models lists those that are", spec.model,
-                            did_you_mean(spec.model, model_names(core_.state()))));
+                            did_you_mean(spec.model, model_names(core_))));
   }
-  const ledger::ModelRegistered& version = model->second.back();
+  const ledger::ModelRegistered version = *model;
   TH_RETURN_IF_ERROR(check_one_host(spec));
   request::JobSpec job;
   job.name = spec.name, job.slice = spec.slice ? spec.slice : slice_of_model(version.job, spec.gpus);
@@ -63,7 +85,7 @@ Status Deployments::create(const DeploySpec& spec) {
 /// A replica is one process, so one host has to have its GPUs.
 Status Deployments::check_one_host(const DeploySpec& spec) const {
   int64_t most = 0;
-  const ledger::Slice* slice = spec.slice ? core_.state().find_slice(*spec.slice) : nullptr;
+  const ledger::Slice* slice = spec.slice ? find_slice(core_, *spec.slice) : nullptr;
   if (spec.slice && !slice) return {};  // Jobs::submit says so
   if (slice) {
     for (const ledger::Share& share : slice->terms.hosts) most = std::max(most, share.gpus);
@@ -140,35 +162,65 @@ void Deployments::committed(const ledger::Entry& entry) {
   const std::string kind = ledger::kind_of(entry.event);
   const bool of_keys = kind.starts_with("key_") && kind != ledger::KeyUsed::kKind;
   if (kind.starts_with("deployment_") || of_keys) generation_ = entry.seq;
+  if (const auto* created = std::get_if<ledger::DeploymentCreated>(&entry.event))
+    jobs_of_name_[created->name][entry.seq] = created->job;
+}
+
+std::string Deployments::job_at(const std::string& name, int64_t seq) const {
+  const auto named = jobs_of_name_.find(name);
+  if (named == jobs_of_name_.end()) return {};
+  const auto after = named->second.upper_bound(seq);
+  return after == named->second.begin() ? std::string() : std::prev(after)->second;
 }
 
 Json Deployments::gateway_config() const {
   Json deployments = Json::array(), keys = Json::array();
   for (const auto& [name, deployment] : core_.state().deployments) {
     if (!is_live(deployment)) continue;
+    const ledger::Job& job = core_.state().jobs.at(deployment.created.job);
     Json replicas = Json::array();
     if (deployment.state == "ready")
       replicas.push_back({{"id", deployment.created.job}, {"url", deployment.url}});
     deployments.push_back({{"name", name},
                            {"model", deployment.created.model},
                            {"tokens_per_minute", deployment.created.tokens_per_minute},
+                           {"tenants", tenants_of(core_, account_of(job.owner))},
                            {"replicas", std::move(replicas)}});
   }
   for (const auto& [id, key] : core_.state().keys) {
     if (key.valid_at(core_.now_ns()) && key.has_scope(ledger::kScopeInference))
-      keys.push_back({{"id", id}, {"sha256", key.sha256}});
+      keys.push_back({{"id", id},
+                      {"sha256", key.sha256},
+                      {"tenant", key.tenant},
+                      {"expires_ns", key.expires_ns},
+                      {"tokens_per_minute", key.tokens_per_minute}});
   }
   return {{"generation", generation_}, {"deployments", std::move(deployments)}, {"keys", std::move(keys)}};
 }
 
-void Deployments::wait_for_config(int64_t have_generation, int64_t wait_ns, http::Responder responder) {
+void Deployments::wait_for_config(const std::string& gateway, int64_t have_generation, int64_t wait_ns,
+                                  http::Responder responder) {
+  if (!gateway.empty()) gateways_[gateway] = {have_generation, core_.monotonic_ns()};
   waiting_.push_back({std::move(responder), have_generation, core_.monotonic_ns() + wait_ns});
 }
 
+void Deployments::when_gateways_know(std::function<void(bool)> then) {
+  telling_.push_back({std::move(then), generation_, core_.monotonic_ns() + kTellNs});
+}
+
 void Deployments::answer_waiting() {
+  const int64_t now_ns = core_.monotonic_ns();
   std::erase_if(waiting_, [&](const Waiting& waiting) {
-    if (waiting.have_generation == generation_ && core_.monotonic_ns() < waiting.deadline_ns) return false;
+    if (waiting.have_generation == generation_ && now_ns < waiting.deadline_ns) return false;
     waiting.responder.send(gateway_config());
+    return true;
+  });
+  std::erase_if(gateways_, [&](const auto& item) { return now_ns - item.second.heard_ns > kSilentNs; });
+  std::erase_if(telling_, [&](const Telling& telling) {
+    const bool told = std::ranges::all_of(
+        gateways_, [&](const auto& item) { return item.second.have_generation >= telling.generation; });
+    if (!told && now_ns < telling.deadline_ns) return false;
+    telling.then(told);
     return true;
   });
 }
@@ -183,6 +235,7 @@ Result<int64_t> Deployments::take_usage(const std::string& journal,
   }
   if (records.empty()) return taken;
   const int64_t last = records.back().seq;
+  for (const ledger::UsageRecord& record : records) on_key_used(record.key_id, record.time_ns);
   core_.stage(ledger::UsageRecorded{journal, std::move(records)});
   return last;
 }

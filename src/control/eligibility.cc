@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "base/units.h"
+#include "control/tenants.h"
 #include "request/job_options.h"
 
 namespace th::control {
@@ -73,6 +74,7 @@ Finding finding_on(const Dependency& dependency, const std::vector<const Job*>& 
 Finding singleton(const ledger::State& state, const Job& job, const std::string& array) {
   for (const auto& [id, other] : state.jobs) {
     if (id == job.submitted.job || id == array) break;
+    if (account_of(other.owner) != account_of(job.owner)) continue;
     if (!other.ended() && other.submitted.name == job.submitted.name && other.submitted.kind == "batch") {
       return {Verdict::kWaits,
               fmt::format("it waits for {} to end, which has the same name '{}'", id, job.submitted.name)};

@@ -53,18 +53,18 @@ Status check_origin(const http::Request& request) {
   return fail(Code::kPermissionDenied, "this comes from a page of another site (Origin)");
 }
 
-Result<Caller> identify(Controller& c, const Need& need, const http::Request& request,
-                        const std::string& gateway_token_sha256) {
-  Caller caller;
+Status identify(Controller& c, const Need& need, const http::Request& request,
+                const std::string& gateway_token_sha256, Caller& caller) {
+  caller = {};
   caller.peer = request.peer;
-  if (need.by == Need::By::kAnyone) return caller;
+  if (need.by == Need::By::kAnyone) return {};
   auto token = request.bearer();
   if (!token) token = request.header("api-key");
   const bool by_cookie = !token;
   if (by_cookie) token = session_of(request);
   if (!token) return fail(Code::kUnauthenticated, "no key: send 'Authorization: Bearer KEY', or sign in");
   if (need.by == Need::By::kGateway) {
-    if (equal_secret(sha256_hex(*token), gateway_token_sha256)) return caller;
+    if (equal_secret(sha256_hex(*token), gateway_token_sha256)) return {};
     return fail(Code::kUnauthenticated, "wrong gateway token");
   }
   // A batch script speaks for who submitted it, about jobs, while it runs.
@@ -73,25 +73,22 @@ Result<Caller> identify(Controller& c, const Need& need, const http::Request& re
       caller.owner = c.core.state().jobs.at(job).owner;
       caller.owner.account = account_of(caller.owner);
       caller.role = Role::kMember, caller.key = job;
-      TH_RETURN_IF_ERROR(check_need(need, caller));
-      return caller;
+      return check_need(need, caller);
     }
   }
   const ledger::Key* key = c.access.find_key(*token);
   if (key && key->has_scope(ledger::kScopeConsole) != by_cookie) key = nullptr;
   if (!key) return fail(Code::kUnauthenticated, "wrong, expired or revoked key");
+  caller.owner.account = key->tenant, caller.owner.user = key->name;
+  caller.user = key->user, caller.key = key->id, caller.role = c.access.role_of(*key);
+  if (!key->user.empty()) caller.owner.user = c.core.state().users.at(key->user).login;
+  if (caller.role == Role::kNone)
+    return fail(Code::kUnauthenticated, "the user of this key has no role any more");
   if (!by_cookie && !key->has_scope(ledger::kScopeApi))
     return fail(Code::kPermissionDenied, fmt::format("key '{}' is for inference only", key->name));
   if (by_cookie) TH_RETURN_IF_ERROR(check_same_site(request));
-  caller.role = c.access.role_of(*key);
-  if (caller.role == Role::kNone)
-    return fail(Code::kUnauthenticated, "the user of this key has no role any more");
-  caller.owner.account = key->tenant, caller.owner.user = key->name;
-  caller.user = key->user, caller.key = key->id;
-  if (!key->user.empty()) caller.owner.user = c.core.state().users.at(key->user).login;
   c.access.used(key->id, c.core.now_ns());
-  TH_RETURN_IF_ERROR(check_need(need, caller));
-  return caller;
+  return check_need(need, caller);
 }
 
 }  // namespace th::control

@@ -55,7 +55,7 @@ void put_fleet(Scrape& out, const Controller& c) {
 
 }  // namespace
 
-std::string prometheus_text(const Controller& c) {
+std::string prometheus_text(const Controller& c, bool with_names) {
   const ledger::State& state = c.core.state();
   Scrape out;
   put_fleet(out, c);
@@ -90,8 +90,14 @@ std::string prometheus_text(const Controller& c) {
   out.counter("thunderhead_gang_restarts_total", "Gangs started again after a fault",
               static_cast<double>(restarts));
   out.counter("thunderhead_ledger_events_total", "Events in the ledger", static_cast<double>(state.seq));
+  std::map<std::string, ledger::TokenUsage> tokens;
   for (const auto& [key, use] : state.tokens) {
-    const Labels labels = {{"deployment", key.first}};
+    ledger::TokenUsage& sum = tokens[with_names ? key.first : "all"];
+    sum.requests += use.requests;
+    sum.prompt_tokens += use.prompt_tokens, sum.completion_tokens += use.completion_tokens;
+  }
+  for (const auto& [name, use] : tokens) {
+    const Labels labels = {{"deployment", name}};
     out.counter("thunderhead_requests_total", "Requests that the gateway served",
                 static_cast<double>(use.requests), labels);
     out.counter("thunderhead_prompt_tokens_total", "Tokens read", static_cast<double>(use.prompt_tokens),

@@ -11,6 +11,7 @@
 #include "base/units.h"
 #include "control/slices.h"
 #include "control/stacks.h"
+#include "control/visible.h"
 
 namespace th::control {
 namespace {
@@ -130,7 +131,7 @@ Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::
     return fail(Code::kInvalidArgument,
                 "name '" + spec.name + "' looks like an id of the controller; choose another");
   }
-  const Slice* same = core_.state().find_slice(spec.name);
+  const Slice* same = find_slice(core_, spec.name);
   if (same && same->live()) {
     return fail(Code::kAlreadyExists,
                 fmt::format("slice '{}' exists and is {}; release it first, or choose another name",

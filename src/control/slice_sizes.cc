@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "control/slices.h"
+#include "control/visible.h"
 #include "fleet/series.h"
 
 namespace th::control {
@@ -33,7 +34,7 @@ const Vm* added_vm(const ledger::State& state, const Slice& slice, const std::st
 }  // namespace
 
 Status Slices::resize(const std::string& name, int64_t gpus, const reserve::Snapshot& reservations) {
-  const Slice* slice = core_.state().find_slice(name);
+  const Slice* slice = find_slice(core_, name);
   if (!slice)
     return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
   if (slice->state != SliceState::kReady || slice->terms.implicit) {

@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "control/end_vm.h"
 #include "control/stacks.h"
+#include "control/visible.h"
 
 namespace th::control {
 namespace {
@@ -78,7 +79,7 @@ void Slices::hold_plan(const std::string& id, const std::string& name, const std
 }
 
 Status Slices::commit(const std::string& name) {
-  const Slice* slice = core_.state().find_slice(name);
+  const Slice* slice = find_slice(core_, name);
   if (!slice)
     return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
   if (slice->state == SliceState::kStarting || slice->state == SliceState::kReady) return {};
@@ -93,7 +94,7 @@ Status Slices::commit(const std::string& name) {
 }
 
 Status Slices::release(const std::string& name, const std::string& reason) {
-  const Slice* slice = core_.state().find_slice(name);
+  const Slice* slice = find_slice(core_, name);
   if (!slice)
     return fail(Code::kNotFound, "slice '" + name + "' does not exist; th slice list shows those that do");
   if (!slice->live() || slice->state == SliceState::kReleasing) return {};

@@ -12,6 +12,7 @@
 #include "control/jobs.h"
 #include "control/placing.h"
 #include "control/stacks.h"
+#include "control/visible.h"
 #include "request/job_options.h"
 
 namespace th::control {
@@ -21,6 +22,10 @@ using ledger::Slice;
 using ledger::SliceState;
 
 constexpr size_t kMaxSpecBytesOfNode = node::kMaxSyncBytes * 3 / 4;
+
+bool may_go_first(const Caller& who) {
+  return who.owner.account.empty() && who.role >= ledger::Role::kOperator;
+}
 
 }  // namespace
 
@@ -74,7 +79,7 @@ Result<std::string> Jobs::slice_for(const request::JobSpec& spec) {
     name = spec.reservation;
   }
   if (!name) return std::string();
-  const Slice* slice = core_.state().find_slice(*name);
+  const Slice* slice = find_slice(core_, *name);
   if (!slice) {
     return fail(Code::kNotFound, "slice '" + *name + "' does not exist; th slice list shows those that do");
   }
@@ -105,10 +110,11 @@ Status Jobs::check_options(const request::JobSpec& spec) {
   }
   TH_RETURN_IF_ERROR(check_places(core_.fleet(), core_.state(), spec));
   if (auto stack = find_stack(core_.state(), spec.stack); !stack) return fail(stack.error());
-  if ((spec.priority > 0 || spec.nice < 0) && !core_.caller().account.empty()) {
-    return fail(Code::kPermissionDenied,
-                fmt::format("field '{}': going before others takes the admin key; leave it out",
-                            spec.priority > 0 ? "priority" : "nice"));
+  if ((spec.priority > 0 || spec.nice < 0) && !may_go_first(core_.who())) {
+    return fail(
+        Code::kPermissionDenied,
+        fmt::format("field '{}': going before others takes the role operator of the platform; leave it out",
+                    spec.priority > 0 ? "priority" : "nice"));
   }
   if (spec.segment > 0 && gpus_per_host(spec) == 0) {
     return fail(Code::kInvalidArgument,
@@ -121,7 +127,9 @@ Status Jobs::check_options(const request::JobSpec& spec) {
   if (spec.dependency.empty()) return {};
   TH_TRY(const auto dependencies, request::parse_dependencies(spec.dependency));
   for (const request::Dependency& dependency : dependencies.items) {
-    if (dependency.job.empty() || !jobs_meant(core_.state(), dependency.job, specs()).empty()) continue;
+    if (dependency.job.empty()) continue;
+    const auto meant = jobs_meant(core_.state(), dependency.job, specs());
+    if (!meant.empty() && sees(core_, meant[0]->owner)) continue;
     return fail(Code::kNotFound,
                 fmt::format("dependency '{}': job '{}' does not exist; th jobs lists those that do",
                             request::name_of(dependency.kind), dependency.job));
@@ -148,6 +156,7 @@ Result<std::string> Jobs::submit(const request::JobSpec& given, const std::strin
   TH_TRY(const request::JobSpec asked, with_data_set(core_.state(), given));
   TH_RETURN_IF_ERROR(check_fits_sync(asked));
   TH_RETURN_IF_ERROR(check_options(asked));
+  for (const auto& [to, from] : given.stage) TH_RETURN_IF_ERROR(check_may_stage(core_, from));
   if (auto owner = core_.owner_for(asked.account, asked.qos, ""); !owner) return fail(owner.error());
   TH_TRY(const std::string slice, slice_for(asked));
   request::JobSpec spec = fitted(asked, slice.empty() ? nullptr : &core_.state().slices.at(slice));

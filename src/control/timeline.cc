@@ -27,7 +27,9 @@ std::string nodes_text(const std::vector<ledger::RankPlace>& ranks) {
   return join(out, ", ");
 }
 
-std::string tenant_words(const std::string& tenant) { return tenant.empty() ? "the platform" : "tenant " + tenant; }
+std::string tenant_words(const std::string& tenant) {
+  return tenant.empty() ? "the platform" : "tenant " + tenant;
+}
 
 struct Describer {
   const ledger::State& state;
@@ -177,10 +179,14 @@ struct Describer {
   Pair operator()(const ledger::UserAdded& e) { return {fmt::format("{} ({}) added", e.user, e.login), ""}; }
   Pair operator()(const ledger::UserRemoved& e) { return {e.user + " removed", ""}; }
   Pair operator()(const ledger::RoleGranted& e) {
-    return {fmt::format("{} is {} of {}", e.user, e.role.empty() ? "nothing" : e.role, tenant_words(e.tenant)), ""};
+    return {
+        fmt::format("{} is {} of {}", e.user, e.role.empty() ? "nothing" : e.role, tenant_words(e.tenant)),
+        ""};
   }
   Pair operator()(const ledger::KeyGranted& e) {
-    return {fmt::format("{} is {} of {}, for {}", e.key, e.role, tenant_words(e.tenant), join(e.scopes, ", ")), ""};
+    return {
+        fmt::format("{} is {} of {}, for {}", e.key, e.role, tenant_words(e.tenant), join(e.scopes, ", ")),
+        ""};
   }
   Pair operator()(const ledger::KeyUsed& e) { return {e.key + " used", ""}; }
   Pair operator()(const ledger::InvitationMade& e) {
@@ -216,6 +222,7 @@ void Timeline::put(const std::string& subject, const Moment& moment) {
 }
 
 void Timeline::add(const ledger::Entry& entry, const ledger::State& state) {
+  if (std::holds_alternative<ledger::KeyAdded>(entry.event)) return;  // its name may be a job's as well
   const Moment moment = describe(entry, state);
   if (const auto* held = std::get_if<ledger::SliceHeld>(&entry.event); held && held->implicit) {
     job_of_slice_[held->slice] = held->name;

@@ -8,6 +8,7 @@
 
 #include "base/units.h"
 #include "control/batch.h"
+#include "control/visible.h"
 #include "request/job_fields.h"
 
 namespace th::control {
@@ -300,6 +301,7 @@ Json usage_json(const Controller& c) {
   ledger::GpuNs gpu_ns = 0;
   int64_t microusd = 0;
   for (const auto& [id, slice] : c.core.state().slices) {
+    if (!sees(c.core, slice.owner)) continue;
     const ledger::GpuNs slice_ns = slice.gpu_ns_at(c.core.now_ns());
     const int64_t slice_microusd = slice.cost_microusd_at(c.core.now_ns());
     if (slice.ready_ns == 0) continue;
@@ -314,6 +316,9 @@ Json usage_json(const Controller& c) {
     microusd += slice_microusd;
   }
   for (const auto& [key, use] : c.core.state().tokens) {
+    const auto of = c.core.state().keys.find(key.second);
+    const std::string tenant = of == c.core.state().keys.end() ? "" : of->second.tenant;
+    if (!is_within(c.core.policy(), tenant, c.core.caller().account)) continue;
     tokens.push_back({{"deployment", key.first},
                       {"key", key.second},
                       {"requests", use.requests},

@@ -27,8 +27,8 @@ std::vector<Json> accounts_json(const Controller& c);
 Json reservation_json(const ledger::ReservationCreated& reservation);
 /// Errors: kNotFound.
 Result<Json> why_json(Controller& c, const std::string& subject);
-/// The Prometheus text format.
-std::string prometheus_text(const Controller& c);
+/// The Prometheus text format. Without names: deployments are told as one, "all".
+std::string prometheus_text(const Controller& c, bool with_names);
 
 /// held | starting | ready | degraded | releasing | released | failed | expired.
 std::string slice_state(const Controller& c, const ledger::Slice& slice);

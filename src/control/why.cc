@@ -8,6 +8,7 @@
 
 #include "base/units.h"
 #include "control/views.h"
+#include "control/visible.h"
 
 namespace th::control {
 namespace {
@@ -116,17 +117,19 @@ Why why_slice(const Controller& c, const ledger::Slice& slice) {
 
 Result<Json> why_json(Controller& c, const std::string& subject) {
   const ledger::State& state = c.core.state();
-  const auto deployment = state.deployments.find(subject);
+  const ledger::Deployment* deployment = find_deployment(c.core, subject);
   const bool job_id = state.jobs.count(subject) > 0;
   if (!job_id) {
-    if (const ledger::Slice* slice = state.find_slice(subject)) {
+    if (const ledger::Slice* slice = find_slice(c.core, subject)) {
       return to_json(why_slice(c, *slice), c.timeline.of(slice->terms.slice));
     }
-    if (deployment != state.deployments.end()) {
-      const auto& of = deployment->second;
+    if (deployment) {
+      const ledger::Deployment& of = *deployment;
       Why why = why_job(c, state.jobs.at(of.created.job));
       std::vector<Moment> moments = c.timeline.of(of.created.job);
-      for (const Moment& moment : c.timeline.of(subject)) moments.push_back(moment);
+      for (const Moment& moment : c.timeline.of(subject)) {
+        if (moment.time_ns >= of.created_ns) moments.push_back(moment);  // earlier ones are of another one
+      }
       std::sort(moments.begin(), moments.end(),
                 [](const Moment& a, const Moment& b) { return a.seq < b.seq; });
       moments.erase(std::unique(moments.begin(), moments.end(),
@@ -137,7 +140,7 @@ Result<Json> why_json(Controller& c, const std::string& subject) {
       return to_json(why, moments);
     }
   }
-  if (const ledger::Job* job = state.find_job(subject)) {
+  if (const ledger::Job* job = find_job(c.core, subject)) {
     return to_json(why_job(c, *job), c.timeline.of(job->submitted.job));
   }
   return fail(

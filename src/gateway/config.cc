@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
@@ -66,6 +67,14 @@ Result<Deployment> read_deployment(const Json& item) {
                 fmt::format("deployment '{}': tokens_per_minute is {}, want 0 (no limit) or more",
                             deployment.name, deployment.tokens_per_minute));
   }
+  if (auto tenants = item.find("tenants"); tenants != item.end()) {
+    deployment.tenants.emplace();
+    for (const Json& tenant : tenants->is_array() ? *tenants : Json::array()) {
+      if (!tenant.is_string())
+        return fail(Code::kInvalidArgument, "field 'tenants' of a deployment: want strings");
+      deployment.tenants->push_back(tenant.get<std::string>());
+    }
+  }
   TH_TRY(const Json* replicas, get_list(item, "replicas"));
   for (const Json& entry : *replicas) {
     Replica replica;
@@ -85,14 +94,19 @@ Result<Deployment> read_deployment(const Json& item) {
 
 }  // namespace
 
-const Deployment* GatewayConfig::find(std::string_view deployment) const {
+const Deployment* GatewayConfig::find(std::string_view deployment, const ApiKey& key) const {
   auto found = deployments.find(deployment);
-  return found == deployments.end() ? nullptr : &found->second;
+  if (found == deployments.end()) return nullptr;
+  const auto& tenants = found->second.tenants;
+  const bool may = !tenants || std::find(tenants->begin(), tenants->end(), key.tenant) != tenants->end();
+  return may ? &found->second : nullptr;
 }
 
-const std::string* GatewayConfig::key_id(std::string_view key) const {
-  auto found = key_id_of_sha256.find(sha256_hex(key));
-  return found == key_id_of_sha256.end() ? nullptr : &found->second;
+const ApiKey* GatewayConfig::find_key(std::string_view key, int64_t now_ns) const {
+  auto found = key_of_sha256.find(sha256_hex(key));
+  if (found == key_of_sha256.end()) return nullptr;
+  const int64_t expires_ns = found->second.expires_ns;
+  return expires_ns == 0 || now_ns < expires_ns ? &found->second : nullptr;
 }
 
 Result<ConfigSnapshot> parse_gateway_config(std::string_view text) {
@@ -111,13 +125,19 @@ Result<ConfigSnapshot> parse_gateway_config(std::string_view text) {
   }
   TH_TRY(const Json* keys, get_list(root, "keys"));
   for (const Json& item : *keys) {
-    TH_TRY(std::string id, get_string(item, "id"));
+    ApiKey key;
+    TH_TRY(key.id, get_string(item, "id"));
+    TH_TRY(key.tenant, get_string(item, "tenant", ""));
+    TH_TRY(key.expires_ns, get_int(item, "expires_ns", 0));
+    TH_TRY(key.tokens_per_minute, get_int(item, "tokens_per_minute", 0));
     TH_TRY(std::string sha256, get_string(item, "sha256"));
     if (sha256.size() != 64 || sha256.find_first_not_of("0123456789abcdef") != std::string::npos) {
       return fail(Code::kInvalidArgument,
-                  fmt::format("key '{}': sha256 is not 64 hex digits in lower case", id));
+                  fmt::format("key '{}': sha256 is not 64 hex digits in lower case", key.id));
     }
-    config->key_id_of_sha256.emplace(std::move(sha256), std::move(id));
+    if (key.expires_ns < 0 || key.tokens_per_minute < 0)
+      return fail(Code::kInvalidArgument, fmt::format("key '{}': want no number below 0", key.id));
+    config->key_of_sha256.emplace(std::move(sha256), std::move(key));
   }
   return ConfigSnapshot(std::move(config));
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,17 +25,24 @@ struct Deployment {
   int64_t tokens_per_minute = 0;  // 0: no limit
   std::vector<Replica> replicas;  // those that are ready
   std::shared_ptr<const safety::ContentFilter> filter;
+  std::optional<std::vector<std::string>> tenants;  // whose keys may use it; none: everybody's
+};
+
+struct ApiKey {
+  std::string id, tenant;
+  int64_t expires_ns = 0, tokens_per_minute = 0;  // 0: never, no limit
 };
 
 /// Immutable once made; requests share the one they started with.
 struct GatewayConfig {
   int64_t generation = 0;
   std::map<std::string, Deployment, std::less<>> deployments;
-  std::map<std::string, std::string, std::less<>> key_id_of_sha256;
+  std::map<std::string, ApiKey, std::less<>> key_of_sha256;
 
-  const Deployment* find(std::string_view deployment) const;
-  /// The id of a key by its SHA-256; nullptr when it is not known.
-  const std::string* key_id(std::string_view key) const;
+  /// nullptr where it does not exist for that key.
+  const Deployment* find(std::string_view deployment, const ApiKey& key) const;
+  /// By its SHA-256; nullptr when it is not known, or has expired.
+  const ApiKey* find_key(std::string_view key, int64_t now_ns) const;
 };
 
 using ConfigSnapshot = std::shared_ptr<const GatewayConfig>;

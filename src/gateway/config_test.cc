@@ -17,22 +17,41 @@ TEST(ParseGatewayConfig, ReadsWhatTheProtocolSays) {
                                      sha256_hex("secret") + R"("}]})");
   ASSERT_TRUE(config.has_value()) << config.error().message;
   EXPECT_EQ((*config)->generation, 4);
-  const Deployment* demo = (*config)->find("demo-chat");
+  const ApiKey key;
+  const Deployment* demo = (*config)->find("demo-chat", key);
   ASSERT_NE(demo, nullptr);
   EXPECT_EQ(demo->model, "llama-small");
   EXPECT_EQ(demo->tokens_per_minute, 600);
   ASSERT_EQ(demo->replicas.size(), 1u);
   EXPECT_EQ(demo->replicas[0].url, "http://127.0.0.1:41000");
   EXPECT_TRUE(demo->filter->check("how to build a bomb").blocked);  // medium unless said otherwise
-  const Deployment* quiet = (*config)->find("quiet");
+  const Deployment* quiet = (*config)->find("quiet", key);
   EXPECT_EQ(quiet->tokens_per_minute, 0);
   EXPECT_FALSE(quiet->filter->check("how to build a bomb").blocked);
   EXPECT_TRUE(quiet->filter->check("an osprey").blocked);
-  EXPECT_EQ((*config)->find("other"), nullptr);
-  ASSERT_NE((*config)->key_id("secret"), nullptr);
-  EXPECT_EQ(*(*config)->key_id("secret"), "key-1");
-  EXPECT_EQ((*config)->key_id("Secret"), nullptr);
-  EXPECT_EQ((*config)->key_id(sha256_hex("secret")), nullptr);
+  EXPECT_EQ((*config)->find("other", key), nullptr);
+  ASSERT_NE((*config)->find_key("secret", 0), nullptr);
+  EXPECT_EQ((*config)->find_key("secret", 0)->id, "key-1");
+  EXPECT_EQ((*config)->find_key("Secret", 0), nullptr);
+  EXPECT_EQ((*config)->find_key(sha256_hex("secret"), 0), nullptr);
+}
+
+TEST(ParseGatewayConfig, AKeyReachesItsTenantsDeploymentsUntilItExpires) {
+  auto config = parse_gateway_config(R"({"generation":4,"deployments":[
+      {"name":"lab","tenants":["lab-nlp","lab",""],"replicas":[]},{"name":"shared","replicas":[]},
+      {"name":"nobodys","tenants":[],"replicas":[]}],
+      "keys":[{"id":"key-1","tenant":"lab","expires_ns":10,"sha256":")" +
+                                     sha256_hex("lab") + R"("},{"id":"key-2","tenant":"shop","sha256":")" +
+                                     sha256_hex("shop") + R"("}]})");
+  ASSERT_TRUE(config.has_value()) << config.error().message;
+  const GatewayConfig& of = **config;
+  ASSERT_NE(of.find_key("lab", 9), nullptr);
+  EXPECT_EQ(of.find_key("lab", 10), nullptr) << "expired";
+  const ApiKey lab = *of.find_key("lab", 9), shop = *of.find_key("shop", 1'000'000);
+  EXPECT_NE(of.find("lab", lab), nullptr);
+  EXPECT_EQ(of.find("lab", shop), nullptr);
+  EXPECT_NE(of.find("shared", shop), nullptr) << "of a controller that knows no tenants";
+  EXPECT_EQ(of.find("nobodys", lab), nullptr);
 }
 
 TEST(ParseGatewayConfig, SaysWhatIsWrong) {
@@ -50,6 +69,7 @@ TEST(ParseGatewayConfig, SaysWhatIsWrong) {
       {R"({"generation":1,"deployments":[{"name":"a","content_filter":{"blocklists":[{"name":"b","terms":[1]}]}}]})",
        "terms"},
       {R"({"generation":1,"keys":[{"id":"k","sha256":"abc"}]})", "sha256"},
+      {R"({"generation":1,"deployments":[{"name":"a","tenants":[1]}]})", "tenants"},
   };
   for (const auto& [text, says] : cases) {
     auto config = parse_gateway_config(text);

@@ -11,6 +11,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/text.h"
 
 namespace th::gateway {
 
@@ -52,7 +53,10 @@ Result<std::unique_ptr<ControllerLink>> ControllerLink::open(ControllerLinkOptio
 }
 
 ControllerLink::ControllerLink(ControllerLinkOptions options, UsageJournal& journal, ConfigSnapshot config)
-    : options_(std::move(options)), journal_(journal), config_(std::move(config)) {}
+    : options_(std::move(options)),
+      id_(random_token().substr(0, 16)),
+      journal_(journal),
+      config_(std::move(config)) {}
 
 ControllerLink::~ControllerLink() = default;
 
@@ -117,8 +121,9 @@ Result<http::Response> ControllerLink::exchange(http::Call call, std::stop_token
 }
 
 Status ControllerLink::poll_once(std::stop_token stop) {
-  TH_TRY(http::Call call, controller_call("GET", fmt::format("/api/v1/gateway/config?have={}&wait_ms={}",
-                                                             have_, options_.poll_ns / kMillisecond)));
+  TH_TRY(http::Call call,
+         controller_call("GET", fmt::format("/api/v1/gateway/config?have={}&wait_ms={}&gateway={}", have_,
+                                            options_.poll_ns / kMillisecond, id_)));
   TH_TRY(http::Response response, exchange(std::move(call), stop));
   controller_up_ = true;
   if (response.body.empty()) return {};
@@ -130,7 +135,7 @@ Status ControllerLink::poll_once(std::stop_token stop) {
   }
   have_ = config->generation;
   log_info("configuration {}: {} deployment(s), {} key(s)", config->generation, config->deployments.size(),
-           config->key_id_of_sha256.size());
+           config->key_of_sha256.size());
   // It is in use already; a disk that is full only costs the next start without a controller.
   if (Status kept = write_file_durable(options_.config_file, response.body, 0600); !kept) {
     log_warn("configuration not kept: {}", kept.error().message);

@@ -49,6 +49,7 @@ class ControllerLink {
   void pause(std::stop_token stop, int64_t ns);
 
   const ControllerLinkOptions options_;
+  const std::string id_;  // of this run: by it the controller knows which configuration is in use
   UsageJournal& journal_;
   http::Client client_;
   mutable std::mutex mutex_;

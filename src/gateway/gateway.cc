@@ -107,15 +107,16 @@ class Gateway::Impl {
 
   http::Router routes();
   void complete(Api api, Endpoint endpoint, http::Request request, http::Responder responder);
-  std::optional<http::Response> admit(RelayJob& job, const Deployment& deployment);
-  /// The key's id, or the refusal.
-  tl::expected<std::string, ApiError> authenticate(const http::Request& request,
-                                                   const GatewayConfig& config) const;
+  std::optional<http::Response> admit(RelayJob& job, const Deployment& deployment, const ApiKey& key);
+  /// The key, or the refusal.
+  tl::expected<const ApiKey*, ApiError> authenticate(const http::Request& request,
+                                                     const GatewayConfig& config) const;
   void refuse(const http::Responder& responder, const http::Headers& headers, const ApiError& error);
   void list_models(Api api, const http::Request& request, const http::Responder& responder);
   void show_model(const http::Request& request, const http::Responder& responder);
   void health(const http::Responder& responder) const;
-  void metrics(const http::Responder& responder) const;
+  void metrics(const http::Request& request, const http::Responder& responder) const;
+  bool is_controllers(const http::Request& request) const;
 
   const GatewayOptions options_;
   FileLock lock_;
@@ -217,18 +218,19 @@ http::Router Gateway::Impl::routes() {
     list_models(Api::kAzure, request, responder);
   });
   router.add("GET", "/health", [this](http::Request, http::Responder responder) { health(responder); });
-  router.add("GET", "/metrics", [this](http::Request, http::Responder responder) { metrics(responder); });
+  router.add("GET", "/metrics",
+             [this](http::Request request, http::Responder responder) { metrics(request, responder); });
   return router;
 }
 
-tl::expected<std::string, ApiError> Gateway::Impl::authenticate(const http::Request& request,
-                                                                const GatewayConfig& config) const {
+tl::expected<const ApiKey*, ApiError> Gateway::Impl::authenticate(const http::Request& request,
+                                                                  const GatewayConfig& config) const {
   std::optional<std::string> key = request.header("api-key");
   if (!key) key = request.bearer();
   if (!key || key->empty()) return tl::unexpected(invalid_key(true));
-  const std::string* id = config.key_id(*key);
-  if (id == nullptr) return tl::unexpected(invalid_key(false));
-  return *id;
+  const ApiKey* known = config.find_key(*key, Env::real().unix_ns());
+  if (known == nullptr) return tl::unexpected(invalid_key(false));
+  return known;
 }
 
 void Gateway::Impl::refuse(const http::Responder& responder, const http::Headers& headers,
@@ -246,13 +248,15 @@ void Gateway::Impl::complete(Api api, Endpoint endpoint, http::Request request, 
   job.headers = {{"x-request-id", random_token().substr(0, kRequestIdDigits)}, kAnyOrigin};
   if (api == Api::kAzure) job.headers.emplace_back("apim-request-id", job.headers.front().second);
   ConfigSnapshot config = link_->config();
-  auto key_id = authenticate(request, *config);
-  if (!key_id) return refuse(responder, job.headers, key_id.error());
-  job.key_id = *std::move(key_id);
+  const auto found = authenticate(request, *config);
+  if (!found) return refuse(responder, job.headers, found.error());
+  const ApiKey& key = **found;
+  job.key_id = key.id;
+  if (key.tokens_per_minute > 0) job.key_quota = "key:" + key.id;
   if (api == Api::kAzure) {
     if (auto error = check_api_version(request)) return refuse(responder, job.headers, *error);
     job.deployment = request.params["deployment"];
-    if (config->find(job.deployment) == nullptr)
+    if (config->find(job.deployment, key) == nullptr)
       return refuse(responder, job.headers, unknown_deployment(api, job.deployment));
   }
   if (request.body.size() > options_.max_body_bytes) {
@@ -270,9 +274,9 @@ void Gateway::Impl::complete(Api api, Endpoint endpoint, http::Request request, 
   if (!parsed) return refuse(responder, job.headers, parsed.error());
   job.request = *std::move(parsed);
   job.deployment = job.request.model;
-  const Deployment* deployment = config->find(job.deployment);
+  const Deployment* deployment = config->find(job.deployment, key);
   if (deployment == nullptr) return refuse(responder, job.headers, unknown_deployment(api, job.deployment));
-  if (auto refusal = admit(job, *deployment)) {
+  if (auto refusal = admit(job, *deployment, key)) {
     metrics_.count_request(job.deployment, refusal->status, Env::real().monotonic_ns() - job.start_ns);
     refusal->headers.insert(refusal->headers.end(), job.headers.begin(), job.headers.end());
     return responder.send(*std::move(refusal));
@@ -281,7 +285,8 @@ void Gateway::Impl::complete(Api api, Endpoint endpoint, http::Request request, 
 }
 
 /// All that can refuse a good request to a deployment; what costs nothing to take back comes first.
-std::optional<http::Response> Gateway::Impl::admit(RelayJob& job, const Deployment& deployment) {
+std::optional<http::Response> Gateway::Impl::admit(RelayJob& job, const Deployment& deployment,
+                                                   const ApiKey& key) {
   if (draining_)
     return api_error_response(unavailable("draining", "The gateway is stopping; try again.", kSecond));
   if (!journal_->healthy()) {
@@ -309,37 +314,47 @@ std::optional<http::Response> Gateway::Impl::admit(RelayJob& job, const Deployme
                                                    job.deployment),
                                        kSecond));
   }
-  Quotas::Decision decision = quotas_.take(deployment.name, deployment.tokens_per_minute,
-                                           job.request.estimated_tokens, Env::real().monotonic_ns());
+  const int64_t now_ns = Env::real().monotonic_ns();
+  std::string limited = fmt::format("Deployment '{}'", job.deployment);
+  Quotas::Decision decision =
+      quotas_.take(deployment.name, deployment.tokens_per_minute, job.request.estimated_tokens, now_ns);
+  if (decision.admitted && !job.key_quota.empty()) {
+    const Quotas::Decision own =
+        quotas_.take(job.key_quota, key.tokens_per_minute, job.request.estimated_tokens, now_ns);
+    if (!own.admitted) quotas_.correct(deployment.name, job.request.estimated_tokens, 0, now_ns);
+    if (!own.admitted || decision.limit_tokens == 0 || own.remaining_tokens < decision.remaining_tokens)
+      decision = own, limited = "The key";
+  }
   http::Headers limits = rate_limit_headers(decision);
   job.headers.insert(job.headers.end(), limits.begin(), limits.end());
   if (decision.admitted) return std::nullopt;
   return api_error_response(too_many(
       "tokens",
-      fmt::format(
-          "Deployment '{}' is at its limit of {} tokens a minute: the request needs about {}, {} are left.",
-          job.deployment, decision.limit_tokens, job.request.estimated_tokens, decision.remaining_tokens),
+      fmt::format("{} is at its limit of {} tokens a minute: the request needs about {}, {} are left.",
+                  limited, decision.limit_tokens, job.request.estimated_tokens, decision.remaining_tokens),
       decision.retry_after_ns));
 }
 
 void Gateway::Impl::list_models(Api api, const http::Request& request, const http::Responder& responder) {
   ConfigSnapshot config = link_->config();
-  auto key_id = authenticate(request, *config);
-  if (!key_id) return refuse(responder, {}, key_id.error());
+  const auto key = authenticate(request, *config);
+  if (!key) return refuse(responder, {}, key.error());
   if (api == Api::kAzure) {
     if (auto error = check_api_version(request)) return refuse(responder, {}, *error);
   }
   Json data = Json::array();
-  for (const auto& [name, deployment] : config->deployments) data.push_back(model_json(api, deployment));
+  for (const auto& [name, deployment] : config->deployments) {
+    if (config->find(name, **key) != nullptr) data.push_back(model_json(api, deployment));
+  }
   responder.send({{"object", "list"}, {"data", std::move(data)}});
 }
 
 void Gateway::Impl::show_model(const http::Request& request, const http::Responder& responder) {
   ConfigSnapshot config = link_->config();
-  auto key_id = authenticate(request, *config);
-  if (!key_id) return refuse(responder, {}, key_id.error());
+  const auto key = authenticate(request, *config);
+  if (!key) return refuse(responder, {}, key.error());
   const std::string& name = request.params.at("model");
-  const Deployment* deployment = config->find(name);
+  const Deployment* deployment = config->find(name, **key);
   if (deployment == nullptr) return refuse(responder, {}, unknown_deployment(Api::kOpenAi, name));
   responder.send(model_json(Api::kOpenAi, *deployment));
 }
@@ -356,14 +371,25 @@ void Gateway::Impl::health(const http::Responder& responder) const {
                  good ? 200 : 503);
 }
 
-void Gateway::Impl::metrics(const http::Responder& responder) const {
+bool Gateway::Impl::is_controllers(const http::Request& request) const {
+  const auto token = request.bearer();
+  const auto own = token ? read_file(options_.token_file, 1024) : fail(Code::kUnauthenticated, "");
+  return own && equal_secret(*token, std::string_view(*own).substr(0, own->find_last_not_of(" \r\n") + 1));
+}
+
+/// Names of deployments are told to those who may use them, and to who has the gateway's token.
+void Gateway::Impl::metrics(const http::Request& request, const http::Responder& responder) const {
+  const ConfigSnapshot config = link_->config();
+  const auto key = authenticate(request, *config);
+  const bool all = !key && is_controllers(request);
+  auto shown = [&](std::string_view name) { return all || (key && config->find(name, **key) != nullptr); };
   Metrics::Gauges gauges{.in_flight = in_flight_->total(),
                          .config_generation = link_->config()->generation,
                          .controller_up = link_->controller_up(),
                          .journal_healthy = journal_->healthy()};
   responder.send(http::Response{.status = 200,
                                 .headers = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
-                                .body = metrics_.text(gauges)});
+                                .body = metrics_.text(gauges, shown)});
 }
 
 Gateway::Gateway(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -85,7 +85,7 @@ class FakeController {
     std::lock_guard lock(mutex_);
     config_ = {{"generation", config_["generation"].get<int64_t>() + 1},
                {"deployments", deployments},
-               {"keys", Json::array({{{"id", "key-1"}, {"sha256", sha256_hex("secret")}}})}};
+               {"keys", keys_}};
   }
   void lose_answers(int count) {
     std::lock_guard lock(mutex_);
@@ -110,6 +110,9 @@ class FakeController {
   std::string url_;
   uint16_t port_ = 0;
   Json config_ = {{"generation", 0}, {"deployments", Json::array()}, {"keys", Json::array()}};
+  Json keys_ = Json::parse(R"([{"id":"key-1","tenant":"lab","sha256":")" + sha256_hex("secret") +
+                           R"("},{"id":"key-2","tenant":"shop","tokens_per_minute":60,"sha256":")" +
+                           sha256_hex("short") + R"("}])");
   std::set<std::pair<std::string, int64_t>> seen_;
   std::vector<Json> records_;
   int repeats_ = 0;
@@ -271,12 +274,33 @@ TEST_F(GatewayTest, AnswersOnAllRoutesAndMetersEachOnce) {
     EXPECT_EQ(record["status"], 200);
     EXPECT_GT(record["latency_ns"], 0);
   }
-  std::string metrics = get("/metrics").body;
-  EXPECT_NE(metrics.find("th_gateway_requests_total{deployment=\"demo\",status=\"200\"} 3\n"),
-            std::string::npos)
-      << metrics;
+  const std::string metrics = get("/metrics").body;
+  const char* requests = "th_gateway_requests_total{deployment=\"demo\",status=\"200\"} 3\n";
+  EXPECT_NE(metrics.find(requests), std::string::npos) << metrics;
   EXPECT_NE(metrics.find("th_gateway_tokens_total{deployment=\"demo\",kind=\"completion\"} 15\n"),
             std::string::npos);
+}
+
+TEST_F(GatewayTest, WhatIsAnothersDoesNotExistAndAKeyHasAQuotaOfItsOwn) {
+  FakeReplica replica(FakeReplica::answer);
+  controller_.set({{{"name", "labs"}, {"replicas", {replica.json("r1")}}, {"tenants", {"lab", ""}}},
+                   {{"name", "demo"}, {"replicas", {replica.json("r1")}}, {"tenants", {"shop", "lab", ""}}}});
+  start();
+  auto by = [&](const char* key, const std::string& path, const std::string& body = "") {
+    http::Call c = call(path, body);
+    c.headers = {{"api-key", key}};
+    return send(c);
+  };
+  const std::string ask = R"({"model":"labs","prompt":"say it","max_tokens":5})";
+  EXPECT_EQ(by("secret", "/v1/completions", ask).status, 200);
+  EXPECT_EQ(by("short", "/v1/completions", ask).status + by("short", "/v1/models/labs").status, 404 + 404);
+  EXPECT_EQ((by("short", "/v1/models").body + by("short", "/metrics").body).find("labs"), std::string::npos);
+  EXPECT_NE(by("secret", "/metrics").body.find("{deployment=\"labs\",status=\"200\"} 1\n"),
+            std::string::npos);
+  int served = 0;  // of 8 tokens
+  while (served < 20 && by("short", "/v1/completions", kAsk).status == 200) ++served;
+  EXPECT_TRUE(served > 0 && served < 20) << served;
+  EXPECT_EQ(by("secret", "/v1/completions", kAsk).status, 200) << "the other key goes on";
 }
 
 TEST_F(GatewayTest, RefusesInTheWordsOfTheApi) {

@@ -45,32 +45,40 @@ void Metrics::count_refusal(int status) {
   ++refusals_[status];
 }
 
-std::string Metrics::text(const Gauges& gauges) const {
+void Metrics::PerDeployment::add(const PerDeployment& other) {
+  for (const auto& [status, count] : other.requests) requests[status] += count;
+  latency_ns += other.latency_ns, retries += other.retries;
+  prompt_tokens += other.prompt_tokens, completion_tokens += other.completion_tokens;
+}
+
+std::string Metrics::text(const Gauges& gauges, const std::function<bool(std::string_view)>& shown) const {
   std::lock_guard lock(mutex_);
+  std::map<std::string, PerDeployment, std::less<>> deployments;
+  for (const auto& [name, counters] : deployments_) deployments[shown(name) ? name : "others"].add(counters);
   std::string out;
   auto line = std::back_inserter(out);
   // Names of deployments need no escaping: see check_name.
   describe(out, "th_gateway_requests_total", "counter", "Requests that ended, by deployment and status.");
-  for (const auto& [name, counters] : deployments_) {
+  for (const auto& [name, counters] : deployments) {
     for (const auto& [status, count] : counters.requests) {
       fmt::format_to(line, "th_gateway_requests_total{{deployment=\"{}\",status=\"{}\"}} {}\n", name, status,
                      count);
     }
   }
   describe(out, "th_gateway_request_seconds_total", "counter", "Time that requests took, summed.");
-  for (const auto& [name, counters] : deployments_) {
+  for (const auto& [name, counters] : deployments) {
     fmt::format_to(line, "th_gateway_request_seconds_total{{deployment=\"{}\"}} {:.6f}\n", name,
                    static_cast<double>(counters.latency_ns) / 1e9);
   }
   describe(out, "th_gateway_tokens_total", "counter", "Tokens metered, by deployment and kind.");
-  for (const auto& [name, counters] : deployments_) {
+  for (const auto& [name, counters] : deployments) {
     fmt::format_to(line, "th_gateway_tokens_total{{deployment=\"{}\",kind=\"prompt\"}} {}\n", name,
                    counters.prompt_tokens);
     fmt::format_to(line, "th_gateway_tokens_total{{deployment=\"{}\",kind=\"completion\"}} {}\n", name,
                    counters.completion_tokens);
   }
   describe(out, "th_gateway_retries_total", "counter", "Requests sent again after a replica failed.");
-  for (const auto& [name, counters] : deployments_) {
+  for (const auto& [name, counters] : deployments) {
     fmt::format_to(line, "th_gateway_retries_total{{deployment=\"{}\"}} {}\n", name, counters.retries);
   }
   describe(out, "th_gateway_refusals_total", "counter", "Requests refused before a deployment was found.");

@@ -2,6 +2,7 @@
 // Counters of the gateway in Prometheus' text format.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -26,7 +27,8 @@ class Metrics {
     bool controller_up = false;
     bool journal_healthy = true;
   };
-  std::string text(const Gauges& gauges) const;
+  /// Deployments that are not `shown` are told as one, "others".
+  std::string text(const Gauges& gauges, const std::function<bool(std::string_view)>& shown) const;
 
  private:
   struct PerDeployment {
@@ -35,6 +37,8 @@ class Metrics {
     int64_t prompt_tokens = 0;
     int64_t completion_tokens = 0;
     int64_t retries = 0;
+
+    void add(const PerDeployment& other);
   };
   mutable std::mutex mutex_;
   std::map<std::string, PerDeployment, std::less<>> deployments_;

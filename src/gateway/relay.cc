@@ -46,7 +46,8 @@ void Relay::attempt() {
 
 void Relay::attempt_locked() {
   ConfigSnapshot config = context_.config();
-  const Deployment* deployment = config->find(job_.deployment);
+  const auto known = config->deployments.find(job_.deployment);  // its key was asked when it was let in
+  const Deployment* deployment = known == config->deployments.end() ? nullptr : &known->second;
   std::optional<Replica> replica;
   if (deployment != nullptr) replica = context_.replicas.acquire(deployment->replicas, tried_, now_ns());
   if (replica) return send_to(*replica);
@@ -265,8 +266,7 @@ void Relay::meter(int status, std::function<void()> then) {
   over_ = true;
   Usage usage = stream_->usage();
   int64_t latency_ns = now_ns() - job_.start_ns;
-  context_.quotas.correct(job_.deployment, job_.request.estimated_tokens,
-                          usage.prompt_tokens + usage.completion_tokens, now_ns());
+  correct_quotas(usage.prompt_tokens + usage.completion_tokens);
   context_.metrics.count_request(job_.deployment, status, latency_ns);
   context_.metrics.count_tokens(job_.deployment, usage.prompt_tokens, usage.completion_tokens);
   UsageRecord record{.seq = 0,
@@ -288,10 +288,17 @@ void Relay::answer(http::Response response) {
   responder_.send(std::move(response));
 }
 
+/// To what was used in place of what was estimated.
+void Relay::correct_quotas(int64_t tokens) {
+  context_.quotas.correct(job_.deployment, job_.request.estimated_tokens, tokens, now_ns());
+  if (!job_.key_quota.empty())
+    context_.quotas.correct(job_.key_quota, job_.request.estimated_tokens, tokens, now_ns());
+}
+
 /// Ends a request for which nothing was generated.
 void Relay::settle_unmetered(int status) {
   over_ = true;
-  context_.quotas.correct(job_.deployment, job_.request.estimated_tokens, 0, now_ns());
+  correct_quotas(0);
   context_.metrics.count_request(job_.deployment, status, now_ns() - job_.start_ns);
   job_.permit.reset();
 }

@@ -45,6 +45,7 @@ struct RelayJob {
   std::shared_ptr<const safety::ContentFilter> filter;
   safety::Verdict prompt_verdict;
   std::string key_id;
+  std::string key_quota;         // name of the key's own bucket; empty: it has none
   http::Headers headers;         // of the answer: request id, rate limits
   std::shared_ptr<void> permit;  // its place among the requests in flight
   int64_t start_ns = 0;          // monotonic
@@ -78,6 +79,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void meter(int status, std::function<void()> then);
   void answer(http::Response response);
   void settle_unmetered(int status);
+  void correct_quotas(int64_t tokens);
 
   RelayContext& context_;
   RelayJob job_;  // constant but for its permit, which goes with the last word

@@ -55,6 +55,19 @@ void Ledger::stage_answer(std::string key, std::string request_sha256, int64_t s
       {std::move(key), std::move(request_sha256), env_->unix_ns(), status, std::move(body)});
 }
 
+void Ledger::stage_audit(AuditRecord record) {
+  record.time_ns = std::max(env_->unix_ns(), state_.time_ns);
+  staged_.audit.push_back(std::move(record));
+}
+
+std::vector<Entry> Ledger::staged_after(int64_t after_seq) const {
+  std::vector<Entry> out;
+  for (const Entry& entry : staged_entries_) {
+    if (entry.seq > after_seq) out.push_back(entry);
+  }
+  return out;
+}
+
 Status Ledger::commit() {
   if (staged_.empty()) return {};
   TH_RETURN_IF_ERROR(store_->append(staged_));

@@ -40,7 +40,11 @@ class Ledger {
   void stage(Event event);
   /// Keeps an answer with its idempotency key in the next commit.
   void stage_answer(std::string key, std::string request_sha256, int64_t status, std::string body);
-  bool has_staged() const { return !staged_.empty(); }
+  /// Keeps what somebody asked for in the next commit, with the time of now.
+  void stage_audit(AuditRecord record);
+  bool has_staged() const { return !staged_.events.empty() || !staged_.answers.empty(); }
+  /// Staged entries with seq > after_seq.
+  std::vector<Entry> staged_after(int64_t after_seq) const;
 
   /// One transaction with all that was staged; then tells the listener. On error nothing of it is in the log,
   /// and all of it stays staged: call again later, and let nothing of it be seen outside until then.
@@ -53,6 +57,10 @@ class Ledger {
 
   /// Committed entries with seq > after_seq, for readers that missed some.
   Status read(int64_t after_seq, const std::function<Status(const Entry&)>& each);
+  /// Committed ones, newest first, until `row` returns false.
+  Status read_audit(const AuditQuery& query, const std::function<bool(const AuditRecord&)>& row) {
+    return store_->read_audit(query, row);
+  }
   /// Called for each entry once it is durable, in order.
   void on_committed(std::function<void(const Entry&)> listener) { listener_ = std::move(listener); }
 

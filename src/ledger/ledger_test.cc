@@ -142,6 +142,41 @@ TEST_F(LedgerTest, AFileOfALaterSchemaIsRefused) {
   EXPECT_THAT(store.error().message, HasSubstr("schema version 99"));
 }
 
+TEST_F(LedgerTest, TheAuditLogIsKeptWithItsEventsAndOnlyAddedTo) {
+  {
+    auto ledger = open();
+    ledger->stage(HostDrained{"h0", "fan"});
+    ledger->stage_audit(
+        {0, 0, 200, "ann", "key-2", "lab", "127.0.0.1:5", "POST", "/hosts/h0/drain", "h0 drained"});
+    ledger->stage_audit(
+        {0, 0, 403, "bob", "key-3", "shop", "127.0.0.1:6", "DELETE", "/jobs/job-1", "not his"});
+    ASSERT_TRUE(ledger->commit());
+    ledger->stage_audit({0, 0, 200, "eve", "key-4", "", "", "POST", "/never", "not committed"});
+  }
+  auto ledger = open();
+  auto found = [&](const AuditQuery& query) {
+    std::string out;
+    EXPECT_TRUE(ledger->read_audit(query, [&](const AuditRecord& row) {
+      out += std::to_string(row.seq) + row.who + std::to_string(row.status) + " ";
+      return true;
+    }));
+    return out;
+  };
+  EXPECT_EQ(found({}), "2bob403 1ann200 ");
+  EXPECT_EQ(found({"key-2", "", 0, 0, 0}), "1ann200 ");
+  EXPECT_EQ(found({"", "jobs", 0, 0, 0}), "2bob403 ");
+  EXPECT_EQ(found({"", "", 0, 0, 2}), "1ann200 ");
+  EXPECT_EQ(found({"", "", env_.now_ns + 1, 0, 0}), "");
+  EXPECT_EQ(found({"", "", 0, env_.now_ns, 0}), "");
+  ledger.reset();
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open((dir_ / "ledger.db").c_str(), &db), SQLITE_OK);
+  for (const char* change : {"UPDATE audit SET who = 'eve'", "DELETE FROM audit",
+                             "INSERT OR REPLACE INTO audit VALUES(1, 0, '', '', '', '', '', '', 0, '')"})
+    EXPECT_EQ(sqlite3_exec(db, change, nullptr, nullptr, nullptr), SQLITE_CONSTRAINT) << change;
+  sqlite3_close(db);
+}
+
 TEST_F(LedgerTest, AFileThatIsNoDatabaseIsRefused) {
   std::ofstream(dir_ / "ledger.db") << std::string(4096, 'x');
   auto store = open_sqlite_store(dir_ / "ledger.db");

@@ -11,6 +11,10 @@ class MemoryStore final : public Store {
   Status append(const Batch& batch) override {
     events_.insert(events_.end(), batch.events.begin(), batch.events.end());
     for (const StoredAnswer& answer : batch.answers) answers_[answer.key] = answer;
+    for (const AuditRecord& record : batch.audit) {
+      audit_.push_back(record);
+      audit_.back().seq = static_cast<int64_t>(audit_.size());
+    }
     return {};
   }
   Status read(int64_t after_seq, const std::function<Status(const StoredEvent&)>& row) override {
@@ -24,6 +28,17 @@ class MemoryStore final : public Store {
     const auto found = answers_.find(key);
     return found == answers_.end() ? std::nullopt : std::optional<StoredAnswer>(found->second);
   }
+  Status read_audit(const AuditQuery& query, const std::function<bool(const AuditRecord&)>& row) override {
+    auto has = [&](const std::string& text) { return text.find(query.what) != std::string::npos; };
+    for (auto at = audit_.rbegin(); at != audit_.rend(); ++at) {
+      if (query.before_seq != 0 && at->seq >= query.before_seq) continue;
+      if (at->time_ns < query.since_ns || (query.until_ns != 0 && at->time_ns >= query.until_ns)) continue;
+      if (!query.who.empty() && at->who != query.who && at->key != query.who) continue;
+      if (at->method != query.what && !has(at->path) && !has(at->summary)) continue;
+      if (!row(*at)) break;
+    }
+    return {};
+  }
   Status forget_answers_before(int64_t time_ns) override {
     std::erase_if(answers_, [&](const auto& item) { return item.second.time_ns < time_ns; });
     return {};
@@ -32,6 +47,7 @@ class MemoryStore final : public Store {
  private:
   std::vector<StoredEvent> events_;
   std::map<std::string, StoredAnswer> answers_;
+  std::vector<AuditRecord> audit_;
 };
 
 }  // namespace

@@ -21,6 +21,17 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     // 2: a checksum a row ('' in rows from before), and answers by age
     "ALTER TABLE events ADD COLUMN sum TEXT NOT NULL DEFAULT '';"
     "CREATE INDEX answers_by_time ON answers(time_ns);",
+    // 3: the audit log, which is only ever added to
+    "CREATE TABLE audit(seq INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, who TEXT NOT NULL,"
+    " key TEXT NOT NULL, tenant TEXT NOT NULL, peer TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,"
+    " status INTEGER NOT NULL, summary TEXT NOT NULL);"
+    "CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN"
+    " SELECT RAISE(ABORT, 'the audit log is append-only'); END;"
+    "CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN"
+    " SELECT RAISE(ABORT, 'the audit log is append-only'); END;"
+    "CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN EXISTS(SELECT 1 FROM audit WHERE seq = "
+    "NEW.seq)"
+    " BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;",
 };
 
 std::string sum_of(const StoredEvent& e) {
@@ -103,6 +114,25 @@ class SqliteStore final : public Store {
         StoredAnswer{select.text(0), select.text(1), select.integer(2), select.integer(3), select.text(4)});
   }
 
+  Status read_audit(const AuditQuery& query, const std::function<bool(const AuditRecord&)>& row) override {
+    Statement select(db_,
+                     "SELECT seq, time_ns, status, who, key, tenant, peer, method, path, summary FROM audit"
+                     " WHERE (?1 = 0 OR seq < ?1) AND time_ns >= ?2 AND (?3 = 0 OR time_ns < ?3)"
+                     " AND (?4 = '' OR who = ?4 OR key = ?4)"
+                     " AND (?5 = '' OR method = ?5 OR instr(path, ?5) > 0 OR instr(summary, ?5) > 0)"
+                     " ORDER BY seq DESC");
+    select.bind(1, query.before_seq), select.bind(2, query.since_ns), select.bind(3, query.until_ns);
+    select.bind(4, query.who), select.bind(5, query.what);
+    int rc;
+    while ((rc = select.step()) == SQLITE_ROW) {
+      const AuditRecord record{select.integer(0), select.integer(1), select.integer(2), select.text(3),
+                               select.text(4),    select.text(5),    select.text(6),    select.text(7),
+                               select.text(8),    select.text(9)};
+      if (!row(record)) return {};
+    }
+    return rc == SQLITE_DONE ? Status() : problem(rc);
+  }
+
   Status forget_answers_before(int64_t time_ns) override {
     return exec(fmt::format("DELETE FROM answers WHERE time_ns < {}", time_ns).c_str());
   }
@@ -124,6 +154,20 @@ class SqliteStore final : public Store {
           answer_row.bind(3, answer.time_ns);
       answer_row.bind(4, answer.status), answer_row.bind(5, answer.body);
       if (int rc = answer_row.step(); rc != SQLITE_DONE) return problem(rc);
+    }
+    return insert_audit(batch);
+  }
+
+  Status insert_audit(const Batch& batch) {
+    Statement row(db_,
+                  "INSERT INTO audit(time_ns, status, who, key, tenant, peer, method, path, summary)"
+                  " VALUES(?,?,?,?,?,?,?,?,?)");
+    for (const AuditRecord& record : batch.audit) {
+      row.reset();
+      row.bind(1, record.time_ns), row.bind(2, record.status), row.bind(3, record.who);
+      row.bind(4, record.key), row.bind(5, record.tenant), row.bind(6, record.peer);
+      row.bind(7, record.method), row.bind(8, record.path), row.bind(9, record.summary);
+      if (int rc = row.step(); rc != SQLITE_DONE) return problem(rc);
     }
     return {};
   }

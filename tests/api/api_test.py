@@ -200,6 +200,7 @@ class Api(ClusterTest):
         self.write("DELETE", "/api/v1/keys/{id}", id=key["id"])
         self.call("GET", "/api/v1/fleet", 401, key=key["key"], code="unauthenticated")
         self.session()
+        self.access()
         self.call("DELETE", "/api/v1/keys/{id}", 404, id="key-99")
 
     def session(self):
@@ -214,6 +215,34 @@ class Api(ClusterTest):
         self.call("DELETE", "/api/v1/session", 403, key=None, headers=cookie)
         self.call("DELETE", "/api/v1/session", key=None, headers={**cookie, "X-Th-Csrf": "1"})
         self.call("GET", "/api/v1/session", 401, key=None, headers=cookie)
+
+    def access(self):
+        self.write("POST", "/api/v1/tenants", {"name": "lab", "max_gpus": 2})
+        self.call("POST", "/api/v1/tenants", 409, body={"name": "lab"}, code="already_exists")
+        self.pages("/api/v1/tenants", 2)
+        invited = self.write("POST", "/api/v1/invitations", {"tenant": "lab", "role": "viewer"})
+        self.call("POST", "/api/v1/invitations", 400, body={"role": "king"}, field="role")
+        self.pages("/api/v1/invitations", 1)
+        self.write("DELETE", "/api/v1/invitations/{id}", id=invited["id"])
+        self.call("DELETE", "/api/v1/invitations/{id}", 404, id="invitation-99")
+        code = self.call("POST", "/api/v1/invitations", body={"tenant": "lab"})["code"]
+        self.call("POST", "/api/v1/invitations/take", 403, body={"code": "none", "name": "eve"}, key=None)
+        self.write("POST", "/api/v1/invitations/take", {"code": code, "name": "eve"}, secret="key", key=None)
+        self.pages("/api/v1/users", 1)
+        self.write("POST", "/api/v1/users/{id}/role", {"tenant": "lab", "role": "operator"}, id="eve")
+        self.call("POST", "/api/v1/users/{id}/role", 404, body={"tenant": "lab", "role": "viewer"}, id="none")
+        self.write("DELETE", "/api/v1/users/{id}", id="eve")
+        self.call("DELETE", "/api/v1/users/{id}", 404, id="eve")
+        applied = self.write("POST", "/api/v1/applications", {"name": "bob", "contact": "bob@x", "why": "work"}, key=None)
+        self.call("POST", "/api/v1/applications", 400, body={"name": "bob", "contact": "", "why": "work"}, field="contact", key=None)
+        self.pages("/api/v1/applications", 1)
+        self.write("POST", "/api/v1/applications/{id}/review", {"accept": False, "reason": "no room"}, id=applied["id"])
+        self.call("POST", "/api/v1/applications/{id}/review", 409, body={"accept": True}, id=applied["id"])
+        self.write("DELETE", "/api/v1/tenants/{name}", name="lab")
+        self.call("DELETE", "/api/v1/tenants/{name}", 404, name="lab")
+        self.call("GET", "/api/v1/audit", query="?limit=2")
+        self.assertIn("eve", self.call("GET", "/api/v1/audit", query="?format=csv"))
+        self.call("GET", "/api/v1/audit", 400, query="?format=xml", field="format")
 
     def problem_type(self, code, status=200):
         operation = self.document["paths"]["/api/v1/problems/{code}"]["get"]

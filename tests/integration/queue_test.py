@@ -161,7 +161,7 @@ class QueueTest(ClusterTest):
         self.assertIn("budget is $0.30", refused.exception.body)
         with self.assertRaises(Refused) as refused:
             c.api("POST", "/api/v1/jobs", {"name": "j", "gpus": 1, "command": ["true"], "account": "lab"}, key=key)
-        self.assertIn("not yours", refused.exception.body)
+        self.assertIn("there is no account 'lab'", refused.exception.body)  # of another tenant: it does not exist
 
         # Two hosts are kept: what is left is four of the eight GPUs.
         c.th("reservation", "create", "psu", "--hosts", "r1h1,r1h2", "--for", "1h", "--maintenance", "--reason", "new PSU")
