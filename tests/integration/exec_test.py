@@ -149,6 +149,12 @@ class Exec(ClusterTest):
         self.assertEqual(http("GET", url, headers=admin)[0], 400)
         self.assertEqual(http("GET", url, headers={**admin, **socket, "Origin": "http://elsewhere"})[0], 403)
         self.assertEqual(http("GET", self.cluster.url + "/api/v1/exec/exec-00", headers={**admin, **socket})[0], 404)
+        self.cluster.api("POST", "/api/v1/tenants", {"name": "others"})
+        stranger = self.cluster.api("POST", "/api/v1/keys", {"name": "stranger", "tenant": "others", "role": "admin"})["key"]
+        for path, method in ((f"/api/v1/jobs/{self.job}/exec", "POST"), (f"/api/v1/exec/{opened['id']}", "GET")):
+            with self.assertRaises(Refused) as refused:
+                self.cluster.api(method, path, {} if method == "POST" else None, headers=socket, key=stranger)
+            self.assertEqual(refused.exception.status, 404, "another tenant's job does not exist")
         viewer = self.cluster.api("POST", "/api/v1/keys", {"name": "looker", "role": "viewer"})["key"]
         for path, method in ((f"/api/v1/jobs/{self.job}/exec", "POST"), (f"/api/v1/exec/{opened['id']}", "GET")):
             with self.assertRaises(Refused) as refused:
