@@ -240,6 +240,9 @@ class AccessTest(ClusterTest):
         known |= {("GET", shape("/api/v1/stacks/{}")), ("GET", "/api/v1/why/{}")}
         routes = {(method, shape(path)) for method, path in routes_of_source()}
         self.assertEqual(sorted(routes - known), [], "routes that the table has not")
+        patterns = [re.sub(r"\{\}", r"[^/]+", re.escape(path).replace(r"\{\}", "{}")) + "$" for _, path in routes]
+        gone = [path for _, path, _, _ in read_table() if not any(re.match(p, shape(path)) for p in patterns)]
+        self.assertEqual(gone, [], "lines without a route")
         self.assertGreater(len(routes), 60)
         wait_for("the gateway to know the deployment",
                  lambda: self.ask("GET", f"gateway/v1/models/{self.things['deployment']}", who="alpha-member")[0] == 200)
