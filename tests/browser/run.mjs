@@ -61,7 +61,7 @@ async function getASlice(visitor, name, gpus) {
   await fill(page, 'GPUs', String(gpus));
   await fill(page, 'For', 'a while');
   await press(page, 'Get an offer');
-  await page.getByText('Such as 90s, 45min, 2h or 1d 12h.').waitFor();
+  await page.getByText('Such as 90s, 45min, 2h or 1d 12h.').first().waitFor();
   await fill(page, 'For', '1h');
   await press(page, 'Get an offer');
   await page.locator('.price').waitFor();
@@ -81,7 +81,7 @@ async function train(visitor, desk, name, slice, steps) {
   await until('its slice', async () => (await page.getByLabel('On slice').inputValue()) === slice);
   await fill(page, 'Recipe (YAML)', desk.recipe(name, steps).replace('retries:', 'retires:'));
   await press(page, 'Check and estimate');
-  await page.getByText("did you mean 'retries'?").waitFor();
+  await page.getByText("did you mean 'retries'?").first().waitFor();
   await check(visitor, 'a recipe that is wrong');
   await fill(page, 'Recipe (YAML)', desk.recipe(name, steps));
   await press(page, 'Check and estimate');
@@ -157,14 +157,13 @@ async function seeTheCost(visitor) {
   await check(visitor, 'usage');
 }
 
-async function otherPages(visitor, invites) {
+async function otherPages(visitor) {
   const { page } = visitor;
   await open(page, 'Twin');
   await page.getByLabel('Report, as th-sim prints it with --json').setInputFiles({ name: 'r.json', mimeType: 'application/json',
     buffer: Buffer.from('{"command":"place","gangs":12,"curve":[1,2,4,8],"rows":[{"policy":"fifo","wait_s":1.5},{"policy":"fair","wait_s":0.5}]}') });
   await page.getByRole('cell', { name: 'fair' }).waitFor();
   await check(visitor, 'the twin');
-  if (!invites) return;
   await open(page, 'Access');
   await page.getByRole('heading', { name: /Passkeys|You/ }).first().waitFor();
   await check(visitor, 'access: You');
@@ -199,7 +198,7 @@ async function drain(operator) {
   await fill(page, 'Reason', 'a fan is loud');
   await check(operator, 'the question before a drain');
   await page.getByRole('dialog').getByRole('button', { name: 'Drain' }).click();
-  await page.getByText('a fan is loud').waitFor();
+  await page.getByText('a fan is loud').first().waitFor();
   await press(page, 'Resume');
   await page.getByRole('dialog').getByRole('button', { name: 'Resume' }).click();
   await page.getByRole('button', { name: 'Drain' }).waitFor();
@@ -238,7 +237,7 @@ async function signInByKey(visitor, desk) {
   await press(page, 'Key');
   await fill(page, 'Key', 'not a key');
   await press(page, 'Sign in');
-  await page.getByText(/wrong, expired or revoked key/).waitFor();
+  await page.getByText(/wrong, expired or revoked key/).first().waitFor();
   await check(visitor, 'a key that is wrong');
   await fill(page, 'Key', desk.key);
   await press(page, 'Sign in');
@@ -267,15 +266,14 @@ async function main() {
     await network.send('Network.enable');
     network.on('Network.loadingFinished', (event) => (bytes += event.encodedDataLength));
     ada.page.on('request', (request) => hosts.add(new URL(request.url()).host));
-    const invites = await desk.has('/invitations'), passwords = await desk.has('/session/methods');
-    if (invites) await comeIn(ada, desk, 'ada', passwords);
-    else await signInByKey(ada, desk);
+    const passwords = await desk.has('/session/methods');
+    await comeIn(ada, desk, 'ada', passwords);
     await lookAtTheFleet(ada);
     figures.fleet_page_bytes = bytes;
     assert.ok(bytes < 250e3, `the page takes ${bytes} bytes, less than 250 KB`);
     await mainJob(ada, desk, { slice: 'demo', model: 'tiny', gpus: 4, steps: 1500 });
     figures.whole_visit_bytes = bytes;
-    await otherPages(ada, invites);
+    await otherPages(ada);
     const operator = await visit(browser, desk.url, { dark: true });
     visitors.push(operator);
     await signInByKey(operator, desk);
@@ -287,7 +285,7 @@ async function main() {
     await (passwords ? signInByPassword(phone, 'ada') : signInByKey(phone, desk));
     await lookAtTheFleet(phone);
     await mainJob(phone, desk, { slice: 'pocket', model: 'small', gpus: 2, steps: 1000 });
-    await otherPages(phone, invites);
+    await otherPages(phone);
     await open(phone.page, 'Slices');
     await press(phone.page, 'Menu');
     await press(phone.page, 'Sign out');
