@@ -423,7 +423,7 @@ TEST_F(ControlTest, CommandsThatWaitTogetherAreOneCommit) {
 
 TEST_F(ControlTest, TheScrapeShowsWhatThereIs) {
   w->ready_slice("demo", 4);
-  const std::string text = prometheus_text(*w->c);
+  const std::string text = prometheus_text(*w->c, true);
   for (const char* line :
        {"\nthunderhead_gpus 8\n", "\nthunderhead_gpus_used 4\n", "\nthunderhead_slices{state=\"ready\"} 1\n",
         "\nthunderhead_nodes{state=\"ready\"} 2\n"}) {
