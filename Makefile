@@ -8,8 +8,9 @@
 #   make screenshots docs/images, of a desk and of the twin's fleet
 #   make build       the programs, in build/release
 #   make fuzz        a minute of every fuzz target under address sanitizer (installs clang)
+#   make fuzz-http   10 million HTTP requests through the parser, the router and the controller under address sanitizer
 #   make asan tsan   the unit tests under sanitizers
-.PHONY: demo cluster-demo vm-demo azure-chaos test test-browser screenshots build all-targets install fuzz asan tsan format clean
+.PHONY: demo cluster-demo vm-demo azure-chaos test test-browser screenshots build all-targets install fuzz fuzz-http asan tsan format clean
 .DEFAULT_GOAL := build
 
 PROGRAMS := th th-controld th-gateway th-node th-train th-serve th-sim bench-submit
@@ -67,6 +68,10 @@ asan tsan: install
 
 fuzz: install
 	@tools/fuzz.sh
+
+fuzz-http: install
+	@cmake --preset asan > /dev/null && cmake --build build/asan -j $(JOBS) --target th_sim_world_http_fuzz
+	@TH_FUZZ_RUNS=$${TH_FUZZ_RUNS:-10000000} build/asan/fuzz/th_sim_world_http_fuzz src/sim/world/fuzz_seeds/http_fuzz
 
 format:
 	@git ls-files '*.cc' '*.h' | xargs clang-format -i

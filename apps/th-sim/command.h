@@ -60,5 +60,6 @@ std::unique_ptr<Command> make_llama3_command();
 std::unique_ptr<Command> make_optimal_command();
 std::unique_ptr<Command> make_place_command();
 std::unique_ptr<Command> make_power_command();
+std::unique_ptr<Command> make_serve_command();
 
 }  // namespace th

@@ -27,6 +27,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_optimal_command());
   commands.push_back(make_place_command());
   commands.push_back(make_power_command());
+  commands.push_back(make_serve_command());
   return commands;
 }
 

@@ -72,6 +72,7 @@ Api::~Api() = default;
 http::Router Api::router() {
   http::Router router;
   add_fleet_routes(router);
+  add_fleet_map_routes(router);
   add_slice_routes(router);
   add_stack_routes(router);
   add_data_routes(router);

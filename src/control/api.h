@@ -89,6 +89,7 @@ class Api {
   void audit(const http::Request& request, const Caller& who, const Status& done, int64_t after_seq);
 
   void add_fleet_routes(http::Router& router);
+  void add_fleet_map_routes(http::Router& router);
   void add_slice_routes(http::Router& router);
   void add_stack_routes(http::Router& router);
   void add_data_routes(http::Router& router);

@@ -55,8 +55,8 @@ void send_with_quote(Controller& c, const http::Responder& responder, const Json
 void Api::add_fleet_routes(http::Router& router) {
   read(
       router, "/health",
-      [](Controller&, const http::Request&) -> Result<Json> {
-        return Json{{"status", "ok"}, {"version", kVersion}};
+      [](Controller& c, const http::Request&) -> Result<Json> {
+        return Json{{"status", "ok"}, {"version", kVersion}, {"simulated", c.core.is_simulated()}};
       },
       kAnyone);
   add(router, "GET", "/metrics", kAnyone,

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "control/live_vms.h"
 #include "control/visible.h"
 
 namespace th::control {
@@ -97,7 +98,12 @@ void Core::stage(ledger::Event event) {
   parts_.ledger.stage(std::move(event));
   std::visit(
       [this](const auto& e) {
-        if (const std::string slice = slice_of(e, state()); !slice.empty()) refresh_slice(slice);
+        if (const std::string slice = slice_of(e, state()); !slice.empty()) {
+          changed_[slice] = state().seq;
+          bool keeps_claim = false;
+          if constexpr (requires { e.vm; }) keeps_claim = is_claimed(slice, e.vm);
+          if (!keeps_claim) refresh_slice(slice);
+        }
         if constexpr (requires { e.job; }) {
           if (!e.job.empty()) refresh_job(e.job);
         }
@@ -131,6 +137,20 @@ Status Core::commit() {
   TH_RETURN_IF_ERROR(parts_.ledger.commit());
   for (auto& action : std::exchange(actions_, {})) action();
   return {};
+}
+
+/// Whether the VM is on a host that its slice claims for as long as it lives, whatever becomes of the VM: a
+/// large gang makes thousands of events about its VMs, and each claim costs the whole gang.
+bool Core::is_claimed(const std::string& slice, const std::string& vm) const {
+  const auto found = state().slices.find(slice);
+  const auto its = state().vms.find(vm);
+  if (found == state().slices.end() || its == state().vms.end() || !found->second.live()) return false;
+  const auto claim = claims_.find(slice);
+  const auto host = fleet().find_host(its->second.host);
+  if (claim == claims_.end() || !host) return false;
+  const bool claimed = std::ranges::binary_search(claim->second.hosts, *host, {}, &reserve::HostGpus::host);
+  return claimed && std::ranges::find(found->second.terms.hosts, its->second.host, &ledger::Share::host) !=
+                        found->second.terms.hosts.end();
 }
 
 void Core::refresh_slice(const std::string& id) {
@@ -345,6 +365,21 @@ reserve::Snapshot Core::snapshot_without_share(const std::string& slice, const s
   if (rest.hosts.empty()) return out;
   auto next = out.with_claim(rest);
   return next ? *std::move(next) : snapshot_without_suspects();
+}
+
+int64_t Core::changed(const std::string& slice) const {
+  const auto found = changed_.find(slice);
+  return found == changed_.end() ? 0 : found->second;
+}
+
+std::map<std::string_view, const ledger::Vm*> live_vms(const ledger::State& state,
+                                                       const ledger::Slice& slice) {
+  std::map<std::string_view, const ledger::Vm*> out;
+  for (const std::string& id : slice.vms) {
+    const ledger::Vm& vm = state.vms.at(id);
+    if (vm.state != ledger::VmState::kDown && vm.state != ledger::VmState::kDeleted) out[vm.host] = &vm;
+  }
+  return out;
 }
 
 const ledger::Vm* live_vm(const ledger::State& state, const ledger::Slice& slice, const std::string& host) {

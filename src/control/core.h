@@ -58,6 +58,7 @@ class Core {
   /// Ranks do not run under the nodes' hands: Slurm starts them.
   bool has_own_gangs() const { return parts_.gangs != nullptr; }
   launch::LocalLauncher& node_launcher() { return parts_.launcher; }
+  bool is_simulated() const { return parts_.provider.kind() == "simulated"; }
   const registry::Registry& registry() const { return parts_.registry; }
   const std::filesystem::path& state_dir() const { return parts_.state_dir; }
   void offload(Work work) { parts_.offload(std::move(work)); }
@@ -118,10 +119,13 @@ class Core {
   const ledger::ById<const ledger::Job*>& active_jobs() const { return active_jobs_; }
   /// Of the jobs that have not ended, those that wait for a slice of their own: none of active_jobs().
   const ledger::ById<const ledger::Job*>& queued_jobs() const { return queued_jobs_; }
+  /// Changes whenever something about the slice was staged; 0: nothing was since the start.
+  int64_t changed(const std::string& slice) const;
   /// Changes whenever something was staged.
   int64_t version() const { return state().seq; }
 
  private:
+  bool is_claimed(const std::string& slice, const std::string& vm) const;
   void refresh_slice(const std::string& id);
   bool claim(const reserve::Claim& claim);
   void refresh_job(const std::string& id);
@@ -142,12 +146,10 @@ class Core {
   std::map<std::string, reserve::Claim> claims_;  // by slice id, and by "reservation NAME"
   std::set<std::string, ledger::IdLess> active_slices_;
   ledger::ById<const ledger::Job*> active_jobs_, queued_jobs_;
+  std::map<std::string, int64_t, ledger::IdLess> changed_;  // slice → seq of its last event
   std::set<std::string> leaving_;
   std::map<std::string, int64_t> suspects_;  // host → monotonic time until which
   std::vector<std::function<void()>> actions_;
 };
-
-/// The VM of a slice on a host that is not down or deleted; null if none.
-const ledger::Vm* live_vm(const ledger::State& state, const ledger::Slice& slice, const std::string& host);
 
 }  // namespace th::control

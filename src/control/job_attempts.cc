@@ -56,8 +56,9 @@ std::vector<std::string> serve_command(const std::string& deployment, const std:
 
 void Jobs::start_attempt(const Job& job, const ledger::Slice& slice, const reserve::Plan& plan) {
   std::vector<ledger::RankPlace> places;
+  const auto live = live_vms(core_.state(), slice);
   for (const reserve::HostGpus& part : plan.hosts) {
-    const ledger::Vm* vm = live_vm(core_.state(), slice, core_.fleet().host(part.host).id);
+    const ledger::Vm* vm = live.at(core_.fleet().host(part.host).id);
     ledger::RankPlace& place = places.emplace_back(ledger::RankPlace{vm->id, {}});
     for (int64_t gpu = 0; gpu < 32; ++gpu) {
       if (part.gpus >> gpu & 1) place.gpus.push_back(gpu);

@@ -267,10 +267,12 @@ reserve::Snapshot Jobs::reservations() const {
 reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Running>* running) {
   const int64_t now_ns = core_.now_ns();
   std::vector<reserve::HostGpus> hosts;
+  const auto live = live_vms(core_.state(), slice);
   for (const ledger::Share& share : slice.terms.hosts) {
-    const ledger::Vm* vm = live_vm(core_.state(), slice, share.host);
-    if (!vm || vm->state != ledger::VmState::kReady || core_.is_leaving(vm->id)) continue;
-    hosts.push_back({*core_.fleet().find_host(share.host), reserve::all_gpus(vm->gpus)});
+    const auto vm = live.find(share.host);
+    if (vm == live.end() || vm->second->state != ledger::VmState::kReady || core_.is_leaving(vm->second->id))
+      continue;
+    hosts.push_back({*core_.fleet().find_host(share.host), reserve::all_gpus(vm->second->gpus)});
   }
   std::sort(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) { return a.host < b.host; });
   reserve::Snapshot inside = reserve::Snapshot::within(core_.fleet_ptr(), hosts);
@@ -282,9 +284,9 @@ reserve::Snapshot Jobs::inside_of(const Slice& slice, std::vector<reserve::Runni
     std::map<reserve::HostIndex, reserve::GpuMask> used;
     for (const ledger::RankPlace& place : places_of(job)) {
       const auto host = core_.fleet().find_host(core_.state().vms.at(place.vm).host);
-      const auto there =
-          std::find_if(hosts.begin(), hosts.end(), [&](const auto& h) { return host && h.host == *host; });
-      if (there == hosts.end()) continue;
+      if (!host) continue;
+      const auto there = std::ranges::lower_bound(hosts, *host, {}, &reserve::HostGpus::host);
+      if (there == hosts.end() || there->host != *host) continue;
       for (int64_t gpu : place.gpus) used[*host] |= (1u << gpu) & there->gpus;
     }
     // Also when the slice's time is over and it is about to be given back.

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "control/live_vms.h"
 #include "control/stacks.h"
 #include "fleet/series.h"
 
@@ -66,11 +67,12 @@ void NodeChecks::dialled_in(const ledger::Vm& vm, const std::string& boot_id, co
 
 NodeChecks::Fabric NodeChecks::fabric(const ledger::Slice& slice) {
   const std::string& id = slice.terms.slice;
+  if (core_.policy().min_all_reduce == 0) return {Fabric::State::kPassed, {}, {}};
   std::vector<std::string> vms;
   for (const ledger::Share& share : slice.terms.hosts) {
     if (const ledger::Vm* vm = live_vm(core_.state(), slice, share.host)) vms.push_back(vm->id);
   }
-  if (core_.policy().min_all_reduce == 0 || vms.size() < 2) return {Fabric::State::kPassed, {}, {}};
+  if (vms.size() < 2) return {Fabric::State::kPassed, {}, {}};
   auto found = measuring_.find(id);
   if (found == measuring_.end() || found->second.vms != vms) {
     found = measuring_.insert_or_assign(id, Measuring{next_serial_++, vms, Bisection(vms), {}, {}}).first;

@@ -67,12 +67,15 @@ Result<std::string> Nodes::identify(const std::string& name, const std::string& 
   return id;
 }
 
+void Nodes::take(const std::string& name, const node::SyncRequest& request) {
+  heard(name);
+  take_validation(core_.state().vms.at(name), request);
+  core_.node_launcher().on_report(name, request);
+}
+
 void Nodes::sync(const std::string& name, const node::SyncRequest& request, int64_t wait_ns,
                  http::Responder responder) {
-  const Vm& vm = core_.state().vms.at(name);
-  seen_[name].heard_ns = core_.monotonic_ns();
-  take_validation(vm, request);
-  core_.node_launcher().on_report(name, request);
+  take(name, request);
   // Metrics are acknowledged at once, so that the node does not hold them longer than it must.
   const bool at_once = !request.metrics.empty();
   const int64_t deadline_ns = core_.monotonic_ns() + (at_once ? 0 : wait_ns);

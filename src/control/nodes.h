@@ -25,6 +25,10 @@ class Nodes {
   /// node ends itself), kUnavailable (not known yet: the node tries again). Cost: O(1), but the first time of
   /// a cloud's name O(VMs).
   Result<std::string> identify(const std::string& name, const std::string& token);
+  /// What the node of a VM tells, without an answer; it was heard.
+  void take(const std::string& name, const node::SyncRequest& request);
+  /// The node of a VM is there and has nothing to tell.
+  void heard(const std::string& name) { seen_[name].heard_ns = core_.monotonic_ns(); }
   /// Takes a report in; the answer waits until it is durable and there is something new, at most `wait_ns`.
   void sync(const std::string& vm, const node::SyncRequest& request, int64_t wait_ns,
             http::Responder responder);

@@ -21,10 +21,9 @@ constexpr int64_t kRepairIntervalNs = kSecond;
 
 void Slices::repair(const Slice& slice) {
   const std::string& id = slice.terms.slice;
-  const ledger::State& state = core_.state();
-  const auto lost = std::find_if(slice.terms.hosts.begin(), slice.terms.hosts.end(), [&](const Share& share) {
-    return live_vm(state, slice, share.host) == nullptr;
-  });
+  const auto there = live_vms(core_.state(), slice);
+  const auto lost = std::ranges::find_if(slice.terms.hosts,
+                                         [&](const Share& share) { return !there.contains(share.host); });
   if (lost == slice.terms.hosts.end()) {
     repair_notes_.erase(id);
     return;

@@ -25,8 +25,6 @@ bool has_host(const std::vector<Share>& shares, const std::string& host) {
   return std::ranges::find(shares, host, &Share::host) != shares.end();
 }
 
-bool is_paid(const Slice& slice, const std::string& host) { return has_host(slice.terms.hosts, host); }
-
 bool is_added(const Slice& slice, const std::string& host) {
   return slice.resize && has_host(slice.resize->asked.add, host);
 }
@@ -115,6 +113,7 @@ void Slices::step_slice(const Slice& slice) {
   if (slice.state == SliceState::kHeld && now_ns >= slice.terms.hold_expires_ns) {
     core_.stage(ledger::SliceExpired{id, "the hold was not committed in time"});
   } else if (slice.state == SliceState::kStarting || slice.state == SliceState::kReady) {
+    if (is_at_rest(slice)) return;
     if (now_ns >= slice.terms.end_ns) {
       core_.stage(ledger::SliceReleasing{id, "its time is over"});
     } else if (slice.state == SliceState::kStarting) {
@@ -130,6 +129,28 @@ void Slices::step_slice(const Slice& slice) {
   delete_unwanted(slice);
 }
 
+/// Nothing is to be done for a slice whose nodes are all ready: a large fleet has thousands of them, and each
+/// step would look at all.
+bool Slices::is_at_rest(const Slice& slice) {
+  if (slice.state != SliceState::kReady || slice.resize || slice.requested.idle_ns > 0 ||
+      core_.now_ns() >= slice.terms.end_ns)
+    return false;
+  const std::string& id = slice.terms.slice;
+  const int64_t changed = core_.changed(id);
+  const auto known = at_rest_.find(id);
+  if (known != at_rest_.end() && known->second == changed) return true;
+  size_t ready = 0, others = 0;
+  for (const std::string& name : slice.vms) {
+    const VmState state = core_.state().vms.at(name).state;
+    ready += state == VmState::kReady ? 1 : 0;
+    others += state != VmState::kReady && state != VmState::kDeleted ? 1 : 0;
+  }
+  // Asked at the step after that which found all ready, so that whatever that one had to do was done.
+  if (ready == slice.terms.hosts.size() && others == 0 && repair_notes_.count(id) == 0)
+    at_rest_[id] = changed;
+  return false;
+}
+
 void Slices::start(const Slice& slice) {
   if (core_.now_ns() < slice.terms.start_ns) return;
   if (slice.vms.empty()) {
@@ -140,8 +161,10 @@ void Slices::start(const Slice& slice) {
     return;
   }
   bool all_ready = true;
+  const auto there = live_vms(core_.state(), slice);
   for (const Share& share : slice.terms.hosts) {
-    const Vm* vm = live_vm(core_.state(), slice, share.host);
+    const auto found = there.find(share.host);
+    const Vm* vm = found == there.end() ? nullptr : found->second;
     const bool late = vm && is_late(*vm);
     if (late)
       node_down(vm->id, "it did not come up within " + format_duration(core_.provider().patience().boot_ns));
@@ -188,12 +211,14 @@ bool Slices::has_vm_on(const Slice& slice, const std::string& host) const {
 
 /// By those who had the slice's hosts before.
 bool Slices::hosts_are_given_back(const Slice& slice) const {
-  const auto& active = core_.active_slices();
-  return std::none_of(active.begin(), active.end(), [&](const std::string& id) {
+  std::set<std::string_view> hosts;
+  for (const Share& share : slice.terms.hosts) hosts.insert(share.host);
+  return std::ranges::none_of(core_.active_slices(), [&](const std::string& id) {
     if (id == slice.terms.slice) return false;
-    const Slice& other = core_.state().slices.at(id);
-    return std::any_of(slice.terms.hosts.begin(), slice.terms.hosts.end(),
-                       [&](const Share& share) { return has_vm_on(other, share.host); });
+    return std::ranges::any_of(core_.state().slices.at(id).vms, [&](const std::string& name) {
+      const Vm& vm = core_.state().vms.at(name);
+      return vm.state != VmState::kDeleted && hosts.contains(vm.host);
+    });
   });
 }
 
@@ -235,7 +260,7 @@ void Slices::request_vm(const Slice& slice, const Share& share) {
   if (warm_.adopt(slice, share)) return;
   // A name is never used twice, so that a late word of an old VM cannot be taken for a new one's.
   const std::string base = slice.terms.name.substr(0, 48);
-  int n = 0;
+  size_t n = slice.vms.size();
   while (core_.state().vms.count(fmt::format("{}-{}", base, n))) ++n;
   core_.stage(ledger::VmRequested{fmt::format("{}-{}", base, n), slice.terms.slice, share.host, share.gpus});
 }
@@ -256,6 +281,7 @@ void Slices::finish_release(const Slice& slice) {
   next_repair_ns_.erase(slice.terms.slice);
   repair_notes_.erase(slice.terms.slice);
   idle_since_ns_.erase(slice.terms.slice);
+  at_rest_.erase(slice.terms.slice);
 }
 
 bool Slices::jobs_left(const std::string& slice) const {
@@ -344,12 +370,15 @@ void Slices::delete_unwanted(const Slice& slice) {
   const bool wanted = slice.state == SliceState::kStarting || slice.state == SliceState::kReady ||
                       (slice.state == SliceState::kReleasing && jobs_left(slice.terms.slice));
   if (creating_.count(slice.terms.slice)) return;
+  std::set<std::string, std::less<>> paid;
+  for (const Share& share : slice.terms.hosts) paid.insert(share.host);
   const std::vector<std::string> vms = slice.vms;  // which loses those that are kept
   for (const std::string& name : vms) {
     const Vm& vm = core_.state().vms.at(name);
+    if (vm.state == VmState::kDeleted) continue;
     const bool has_place =
-        slice.state == SliceState::kReleasing || is_paid(slice, vm.host) || is_added(slice, vm.host);
-    if (vm.state == VmState::kDeleted || (wanted && has_place && vm.state != VmState::kDown)) continue;
+        slice.state == SliceState::kReleasing || paid.contains(vm.host) || is_added(slice, vm.host);
+    if (wanted && has_place && vm.state != VmState::kDown) continue;
     if (auto again = removing_.find(name); again != removing_.end() && core_.monotonic_ns() < again->second)
       continue;
     // One that was being removed may be half gone.

@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "control/core.h"
+#include "control/live_vms.h"
 #include "control/node_checks.h"
 #include "control/warm_pool.h"
 #include "request/slice_spec.h"
@@ -99,6 +100,7 @@ class Slices {
   void check_fabric(const ledger::Slice& slice);
   bool is_first_gang(const ledger::Slice& slice) const;
   void step_slice(const ledger::Slice& slice);
+  bool is_at_rest(const ledger::Slice& slice);
   void start(const ledger::Slice& slice);
   void repair(const ledger::Slice& slice);
   Status replace(const ledger::Slice& slice, const ledger::Share& lost);
@@ -124,6 +126,7 @@ class Slices {
   std::map<std::string, int64_t> next_repair_ns_;  // slice → monotonic time
   std::map<std::string, int64_t> idle_since_ns_;   // slice → monotonic time
   std::map<std::string, std::string> repair_notes_;
+  std::map<std::string, int64_t> at_rest_;  // slice → Core::changed() when all its nodes were ready
   bool closing_ = false;
 };
 

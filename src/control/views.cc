@@ -142,9 +142,10 @@ Json estimate_json(const Controller& c, const Estimate& estimate) {
 
 std::string slice_state(const Controller& c, const Slice& slice) {
   if (slice.state == SliceState::kReady) {
+    const auto there = live_vms(c.core.state(), slice);
     for (const ledger::Share& share : slice.terms.hosts) {
-      const Vm* vm = live_vm(c.core.state(), slice, share.host);
-      if (!vm || vm->state != VmState::kReady) return "degraded";
+      const auto vm = there.find(share.host);
+      if (vm == there.end() || vm->second->state != VmState::kReady) return "degraded";
     }
   }
   return std::string(ledger::name_of(slice.state));

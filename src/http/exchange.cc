@@ -18,20 +18,25 @@ void Exchange::wake(std::unique_lock<std::mutex> lock) {
   if (auto sink = sink_.lock()) sink->wake();
 }
 
-bool Exchange::answer(int status, const Headers& headers, std::string_view body) {
+bool Exchange::answer(Response response) {
   std::vector<std::function<void()>> dropped;  // destroyed after the lock: they may hold the last Responder
   std::unique_lock lock(mutex_);
   if (state_ != State::kPending) return false;
-  bool no_body = status == 204 || status == 304;
-  HeadOptions head{.content_length = body.size(), .keep_alive = options_.keep_alive};
-  if (no_body) head.content_length.reset();
-  pending_ = render_head(status, headers, head);
-  if (!options_.head_only && !no_body) pending_ += body;
-  queued_bytes_ = pending_.size();
+  whole_ = std::move(response);
   state_ = State::kFinished;
   dropped.swap(gone_callbacks_);
   wake(std::move(lock));
   return true;
+}
+
+std::string Exchange::render(Response response) const {
+  response = encode(std::move(response), options_.accepts);
+  const bool no_body = response.status == 204 || response.status == 304;
+  HeadOptions head{.content_length = response.body.size(), .keep_alive = options_.keep_alive};
+  if (no_body) head.content_length.reset();
+  std::string out = render_head(response.status, response.headers, head);
+  if (!options_.head_only && !no_body) out += response.body;
+  return out;
 }
 
 bool Exchange::begin_stream(int status, const Headers& headers) {
@@ -128,8 +133,13 @@ void Exchange::on_gone(std::function<void()> callback) {
 }
 
 Exchange::Batch Exchange::take() {
-  std::scoped_lock lock(mutex_);
+  std::unique_lock lock(mutex_);
   woken_ = false;
+  if (whole_) {
+    Response whole = *std::exchange(whole_, std::nullopt);
+    lock.unlock();  // others ask whether it is answered
+    return Batch{render(std::move(whole)), true};
+  }
   return Batch{std::exchange(pending_, {}), state_ == State::kFinished};
 }
 
@@ -202,9 +212,7 @@ class Responder::Impl {
   explicit Impl(std::shared_ptr<Exchange> exchange) : exchange(std::move(exchange)) {}
   ~Impl() {
     if (exchange->answered()) return;
-    const Response response =
-        exchange->refusal({Code::kInternal, "the request was dropped without an answer"}, 0);
-    exchange->answer(response.status, response.headers, response.body);
+    exchange->answer(exchange->refusal({Code::kInternal, "the request was dropped without an answer"}, 0));
   }
   const std::shared_ptr<Exchange> exchange;
 };
@@ -221,9 +229,7 @@ Responder make_responder(std::shared_ptr<Exchange> exchange) {
   return Responder(std::make_shared<Responder::Impl>(std::move(exchange)));
 }
 
-void Responder::send(Response response) const {
-  impl_->exchange->answer(response.status, response.headers, response.body);
-}
+void Responder::send(Response response) const { impl_->exchange->answer(std::move(response)); }
 void Responder::send(const Json& body, int status) const { send(json_response(body, status)); }
 void Responder::fail(const Error& error, int status, Headers headers) const {
   Response response = impl_->exchange->refusal(error, status);

@@ -5,11 +5,12 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "http/message.h"
+#include "http/encode.h"
 
 namespace th::http {
 
@@ -30,12 +31,12 @@ class Exchange {
     bool http_1_0 = false;
     bool keep_alive = true;
     ErrorForm error_form = error_response;
+    Accepts accepts = {};
   };
   Exchange(std::weak_ptr<ExchangeSink> sink, Options options) : options_(options), sink_(std::move(sink)) {}
 
   // From handlers.
-  bool answer(int status, const std::vector<std::pair<std::string, std::string>>& headers,
-              std::string_view body);
+  bool answer(Response response);
   /// 101: from here bytes go both ways as they are.
   bool begin_tunnel(const Headers& headers);
   bool begin_stream(int status, const std::vector<std::pair<std::string, std::string>>& headers);
@@ -70,6 +71,7 @@ class Exchange {
   void wake(std::unique_lock<std::mutex> lock);
   void drop_callbacks(
       std::vector<std::function<void()>>& dropped);  // by mutex_; the caller destroys them after
+  std::string render(Response response) const;
 
   Options options_;  // keep_alive is settled at construction and by begin_stream, before anything is taken
   const std::weak_ptr<ExchangeSink> sink_;
@@ -82,7 +84,8 @@ class Exchange {
   std::function<void()> drained_callback_;
   bool woken_ = false;
   std::string pending_;
-  size_t queued_bytes_ = 0;  // pending_ and what is being written
+  std::optional<Response> whole_;  // in place of `pending_`: rendered by who takes it
+  size_t queued_bytes_ = 0;        // pending_ and what is being written
   std::vector<std::function<void()>> gone_callbacks_;
 };
 

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
 
 #include "base/text.h"
 #include "launch/rendezvous.h"
@@ -59,21 +58,22 @@ Status LocalLauncher::start(GangSpec spec) {
     gang.ranks.push_back(std::move(rank));
   }
   gang.spec = std::move(spec);
-  std::set<std::string> vms;
-  for (const Rank& rank : gang.ranks) vms.insert(rank.vm);
-  for (const std::string& vm : vms) bump(vm);
+  for (size_t rank = 0; rank < gang.ranks.size(); ++rank) gang.by_vm[gang.ranks[rank].vm].push_back(rank);
+  for (const auto& [vm, ranks] : gang.by_vm) {
+    bump(vm);
+    vms_[vm].gangs.insert(job);
+  }
   return {};
 }
 
 void LocalLauncher::stop(std::string_view job) {
   auto it = gangs_.find(job);
   if (it == gangs_.end() || it->second.stopping) return;
-  it->second.stopping = true;
-  std::map<std::string, int64_t> generations;
-  for (Rank& rank : it->second.ranks) {
-    auto [at, fresh] = generations.try_emplace(rank.vm, 0);
-    if (fresh) at->second = bump(rank.vm);
-    rank.stop_generation = at->second;
+  Gang& gang = it->second;
+  gang.stopping = true;
+  for (const auto& [vm, ranks] : gang.by_vm) {
+    const int64_t generation = bump(vm);
+    for (const size_t rank : ranks) gang.ranks[rank].stop_generation = generation;
   }
   drop_gone_gangs();  // every VM of it may be lost already
 }
@@ -126,9 +126,13 @@ int64_t LocalLauncher::generation(std::string_view vm) const {
 node::SyncReply LocalLauncher::desired(std::string_view vm) const {
   node::SyncReply reply;
   reply.generation = generation(vm);
-  for (const auto& [job, gang] : gangs_) {
-    for (const Rank& rank : gang.ranks) {
-      if (rank.vm != vm || rank.gone) continue;
+  const auto known = vms_.find(vm);
+  if (known == vms_.end()) return reply;
+  for (const std::string& job : known->second.gangs) {
+    const Gang& gang = gangs_.find(job)->second;
+    for (const size_t index : gang.by_vm.find(vm)->second) {
+      const Rank& rank = gang.ranks[index];
+      if (rank.gone) continue;
       if (rank.metrics_stored > 0) reply.ack_metrics[rank.task.id.text()] = rank.metrics_stored;
       if (!gang.stopping) reply.tasks.push_back(rank.task);
     }
@@ -149,11 +153,13 @@ void LocalLauncher::on_report(std::string_view vm, const node::SyncRequest& requ
     reported.insert(report.id.text());
     take_report(vm, report);
   }
-  for (auto& [job, gang] : gangs_) {
+  for (const std::string& job : known.gangs) {
+    Gang& gang = gangs_.find(job)->second;
     if (!gang.stopping) continue;
-    for (Rank& rank : gang.ranks) {
-      bool heard = rank.vm == vm && request.have_generation >= rank.stop_generation;
-      if (heard && !reported.contains(rank.task.id.text())) rank.gone = true;
+    for (const size_t index : gang.by_vm.find(vm)->second) {
+      Rank& rank = gang.ranks[index];
+      const bool heard = request.have_generation >= rank.stop_generation;
+      if (heard && !reported.contains(rank.task.id.text())) lose(gang, rank);
     }
   }
   drop_gone_gangs();
@@ -187,6 +193,9 @@ void LocalLauncher::take_report(std::string_view vm, const node::TaskReport& rep
 }
 
 void LocalLauncher::change(Gang& gang, Rank& rank, node::TaskReport report, bool lost) {
+  const auto up = [](const node::TaskReport& r) { return runs(r) || succeeded(r); };
+  gang.num_up += size_t{up(report)} - size_t{up(rank.report)};
+  gang.num_succeeded += size_t{succeeded(report)} - size_t{succeeded(rank.report)};
   rank.report = std::move(report);
   RankChanged changed{rank.vm, rank.report, lost};
   events_.push_back(changed);
@@ -201,24 +210,26 @@ void LocalLauncher::settle(Gang& gang, const RankChanged& changed) {
   };
   bool ended = changed.report.state == node::TaskState::kExited;
   if (ended && (gang.spec.service || !succeeded(changed.report))) return tell(GangState::kFailed, changed);
-  auto all = [&](auto predicate) {
-    return std::all_of(gang.ranks.begin(), gang.ranks.end(),
-                       [&](const Rank& r) { return predicate(r.report); });
-  };
-  if (gang.state == GangState::kStarting && all([](const auto& r) { return runs(r) || succeeded(r); })) {
-    tell(GangState::kRunning);
-  }
+  if (gang.state == GangState::kStarting && gang.num_up == gang.ranks.size()) tell(GangState::kRunning);
   if (gang.state == GangState::kRunning && gang.ranks[0].report.state == node::TaskState::kReady) {
     tell(GangState::kReady);
   }
-  if (all(succeeded)) tell(GangState::kSucceeded);
+  if (gang.num_succeeded == gang.ranks.size()) tell(GangState::kSucceeded);
+}
+
+void LocalLauncher::lose(Gang& gang, Rank& rank) {
+  if (!std::exchange(rank.gone, true)) ++gang.num_gone;
 }
 
 void LocalLauncher::lose_ranks(std::string_view vm, std::string_view reason, bool only_seen) {
-  for (auto& [job, gang] : gangs_) {
-    for (Rank& rank : gang.ranks) {
-      if (rank.vm != vm || rank.gone || (only_seen && !rank.seen)) continue;
-      rank.gone = true;
+  const auto known = vms_.find(vm);
+  if (known == vms_.end()) return;
+  for (const std::string& job : known->second.gangs) {
+    Gang& gang = gangs_.find(job)->second;
+    for (const size_t index : gang.by_vm.find(vm)->second) {
+      Rank& rank = gang.ranks[index];
+      if (rank.gone || (only_seen && !rank.seen)) continue;
+      lose(gang, rank);
       if (rank.report.state == node::TaskState::kExited) continue;
       node::TaskReport report = rank.report;
       report.state = node::TaskState::kExited;
@@ -231,8 +242,10 @@ void LocalLauncher::lose_ranks(std::string_view vm, std::string_view reason, boo
 void LocalLauncher::drop_gone_gangs() {
   std::erase_if(gangs_, [&](const auto& entry) {
     const Gang& gang = entry.second;
-    auto gone = [](const Rank& rank) { return rank.gone; };
-    if (!gang.stopping || !std::all_of(gang.ranks.begin(), gang.ranks.end(), gone)) return false;
+    if (!gang.stopping || gang.num_gone < gang.ranks.size()) return false;
+    for (const auto& [vm, ranks] : gang.by_vm) {
+      if (const auto known = vms_.find(vm); known != vms_.end()) known->second.gangs.erase(entry.first);
+    }
     events_.push_back(GangChanged{gang.spec.job, gang.spec.attempt, GangState::kGone, std::nullopt});
     return true;
   });

@@ -9,6 +9,7 @@
 //                    else wait;
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -67,10 +68,13 @@ class LocalLauncher final : public Launcher {
     GangState state = GangState::kStarting;
     bool stopping = false;
     std::vector<Rank> ranks;
+    std::map<std::string, std::vector<size_t>, std::less<>> by_vm;  // its ranks there
+    size_t num_up = 0, num_succeeded = 0, num_gone = 0;             // up: run, or exited with 0
   };
   struct Vm {
     int64_t generation = 0;
-    std::string boot_id;  // of its last report
+    std::string boot_id;          // of its last report
+    std::set<std::string> gangs;  // with ranks here: a gang may have thousands elsewhere
   };
 
   int64_t bump(const std::string& vm);
@@ -80,6 +84,7 @@ class LocalLauncher final : public Launcher {
   void change(Gang& gang, Rank& rank, node::TaskReport report, bool lost);
   void settle(Gang& gang, const RankChanged& changed);
   void lose_ranks(std::string_view vm, std::string_view reason, bool only_seen);
+  void lose(Gang& gang, Rank& rank);
   void drop_gone_gangs();
 
   int64_t first_generation_;

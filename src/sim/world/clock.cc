@@ -25,4 +25,10 @@ bool Clock::run_next() {
   return true;
 }
 
+bool Clock::run_due(int64_t until_ns) {
+  if (!heap_.empty() && heap_.front().time_ns <= until_ns) return run_next();
+  now_ns_ = std::max(now_ns_, until_ns);
+  return false;
+}
+
 }  // namespace th::sim

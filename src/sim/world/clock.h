@@ -25,6 +25,8 @@ class Clock final : public Env {
   void after(int64_t delay_ns, std::function<void()> event) { at(now_ns_ + delay_ns, std::move(event)); }
   /// Runs the next event. False when there is none.
   bool run_next();
+  /// Runs the next event that is due by then. False when there is none: it is then that time.
+  bool run_due(int64_t until_ns);
   int64_t events_run() const { return events_run_; }
 
  private:

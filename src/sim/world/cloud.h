@@ -41,6 +41,8 @@ class SimCloud final : public cloud::Provider {
  public:
   SimCloud(Clock& clock, uint64_t seed, std::shared_ptr<const fleet::Fleet> fleet);
 
+  std::string_view kind() const override { return "simulated"; }
+  cloud::Patience patience() const override { return waits; }
   Status check_series(std::string_view series) const override;
   Result<std::vector<cloud::VmState>> create(const cloud::CreateVms& request, int64_t timeout_ns) override;
   Result<cloud::VmState> describe(std::string_view vm, int64_t timeout_ns) override;
@@ -59,6 +61,7 @@ class SimCloud final : public cloud::Provider {
   void kill(const std::string& vm);
 
   CloudFaults faults;
+  cloud::Patience waits;      // of the controller with it
   bool forgets_a_vm = false;  // a planted fault: some VMs are never listed nor removed, and none say so
   std::function<void(const Machine&)> on_made;       // its node is about to boot
   std::function<void(const std::string&)> on_ended;  // a VM is gone: dead or removed

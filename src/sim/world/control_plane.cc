@@ -29,6 +29,7 @@ class ControlPlane::Sink final : public http::ExchangeSink {
       : owner_(owner), call_(call), on_answer(std::move(on_answer)) {}
   void wake() override { owner_.answered(call_); }
   void abort() override {}
+  void resume() override {}
 
  private:
   ControlPlane& owner_;

@@ -15,8 +15,8 @@ namespace {
 using gateway::UsageRecord;
 
 constexpr double kMeanPauseNs = 4e9;  // between requests
-constexpr int64_t kGiveUpNs = 12 * kSecond;
-constexpr int64_t kBackOffNs = 2 * kSecond;
+constexpr int64_t kGatewayGiveUpNs = 12 * kSecond;
+constexpr int64_t kGatewayBackOffNs = 2 * kSecond;
 
 bool same(const UsageRecord& a, const ledger::UsageRecord& b) {
   return a.seq == b.seq && a.time_ns == b.time_ns && a.key_id == b.key_id && a.deployment == b.deployment &&
@@ -54,13 +54,13 @@ void Gateway::poll() {
   auto next = [this, number, life = life_] {
     if (life == life_ && number == poll_) poll();
   };
-  clock_.after(kGiveUpNs, next);
+  clock_.after(kGatewayGiveUpNs, next);
   if (chance(loses_messages_)) return;
   plane_.gateway_request(std::move(request),
                          [this, number, next, life = life_](int status, const std::string& answer) {
                            if (life != life_ || number != poll_ || chance(loses_messages_)) return;
                            if (status == 200) learn(answer);
-                           clock_.after(status == 200 ? 200 * kMillisecond : kBackOffNs, next);
+                           clock_.after(status == 200 ? 200 * kMillisecond : kGatewayBackOffNs, next);
                          });
 }
 
@@ -151,7 +151,7 @@ void Gateway::hand_over() {
   handing_over_ = !batch.empty();
   if (batch.empty()) return;
   ++exchange_;
-  again(exchange_, kGiveUpNs);
+  again(exchange_, kGatewayGiveUpNs);
   if (!chance(loses_messages_)) send(batch, exchange_);
   // A copy that the network kept back.
   if (below(20) == 0) clock_.after(below(60 * kSecond), [this, batch] { send(batch, 0); });
@@ -182,7 +182,7 @@ void Gateway::answered(int64_t exchange, const std::vector<UsageRecord>& batch, 
   ++exchange_;
   int64_t acked_seq = 0;
   if (status == 200) acked_seq = (*parse_json(body, "answer"))["acked_seq"].get<int64_t>();
-  if (acked_seq < batch.front().seq) return again(exchange_, kBackOffNs);
+  if (acked_seq < batch.front().seq) return again(exchange_, kGatewayBackOffNs);
   acked_seq_ = std::max(acked_seq_, std::min(acked_seq, batch.back().seq));
   told_seq_ = std::max(told_seq_, acked_seq_);
   if (below(8) == 0) compact();

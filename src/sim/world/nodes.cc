@@ -13,7 +13,7 @@ namespace {
 using node::TaskState;
 
 constexpr int64_t kPollNs = 8 * kSecond;
-constexpr int64_t kGiveUpNs = 12 * kSecond;  // of a sync without an answer
+constexpr int64_t kSyncGiveUpNs = 12 * kSecond;  // of a sync without an answer
 constexpr int64_t kRetryNs = 2 * kSecond;
 
 bool ended(const node::TaskReport& report) { return report.state == TaskState::kExited; }
@@ -100,7 +100,7 @@ void SimNodes::say(Node& node) {
     Node* same = find(vm);
     if (same && same->talk == talk && same->boot_id == boot_id) say(*same);
   };
-  clock_.at(std::max(now_ns + kGiveUpNs, sent_ns + kSecond), again);
+  clock_.at(std::max(now_ns + kSyncGiveUpNs, sent_ns + kSecond), again);
   if (chance(loses_messages)) return;
   clock_.at(sent_ns, [this, vm = node.vm, talk, request] { send(vm, talk, request); });
 }
