@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from libvirt_testbed import ADDRESS, ADDRESSES, BRIDGE, LibvirtTestbed  # noqa: 
 
 BIN = Path(os.environ.get("TH_BIN", ROOT / "build/release")).resolve()
 FOLDER = Path(os.environ.get("TH_VM_DEMO_FOLDER", ROOT / "build/vm_demo")).resolve()
-URL = f"http://{ADDRESS}:7070"
+URL = f"https://{ADDRESS}:7070"
 DATA = FOLDER / "data"  # shared with the VMs
 TEXT_BYTES = 300_000  # of the King James Bible: emulated processors are slow
 STATES = ("succeeded", "failed", "cancelled")
@@ -58,12 +59,16 @@ def say(text):
     print(f"[{time.monotonic() - START:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
+def trust():
+    return ssl.create_default_context(cafile=FOLDER / "state/authority.pem")
+
+
 def api(method, path, body=None, timeout=30):
     key = (FOLDER / "state/admin.key").read_text().strip()
     request = urllib.request.Request(f"{URL}/api/v1{path}", method=method, data=None if body is None else json.dumps(body).encode(),
                                      headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.urlopen(request, timeout=timeout, context=trust()) as answer:
             text = answer.read()
     except urllib.error.HTTPError as refusal:
         raise SystemExit(f"{method} {path}: {refusal.read().decode()}") from None
@@ -93,14 +98,14 @@ def start_controller(arguments):
                                                     acceleration=arguments.acceleration))
     with open(FOLDER / "controld.log", "w") as log:
         controller = subprocess.Popen([BIN / "th-controld", "--state", FOLDER / "state", "--fleet", FOLDER / "fleet.yaml",
-                                       "--cloud", FOLDER / "cloud.yaml", "--address", ADDRESS], stdin=subprocess.DEVNULL,
+                                       "--cloud", FOLDER / "cloud.yaml", "--address", ADDRESS, "--tls", "auto"], stdin=subprocess.DEVNULL,
                                       stdout=log, stderr=log)
 
     def healthy():
         if controller.poll() is not None:
             raise SystemExit((FOLDER / "controld.log").read_text())
         try:
-            return urllib.request.urlopen(URL + "/health", timeout=2).status == 200
+            return urllib.request.urlopen(URL + "/health", timeout=2, context=trust()).status == 200
         except OSError:
             return False
     wait("the controller", healthy, 20, 0.1)

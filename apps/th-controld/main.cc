@@ -36,6 +36,17 @@ int main(int argc, char** argv) {
   app.add_option("--address", options.address, "address to listen on")->capture_default_str();
   app.add_option("--port", options.port, "port to listen on; 0: that of the last time, else any free one")
       ->capture_default_str();
+  app.add_option("--tls", options.tls.mode,
+                 "auto: TLS with a certificate of the state folder's own authority (docs/tls.md); off: HTTP, "
+                 "on loopback "
+                 "only; default: auto where the state folder has an authority");
+  app.add_option("--tls-cert", options.tls.certificate, "certificate to speak TLS with, PEM")
+      ->check(CLI::ExistingFile);
+  app.add_option("--tls-key", options.tls.key, "its key, PEM")->check(CLI::ExistingFile);
+  app.add_option("--tls-ca", options.tls.authority,
+                 "authority of --tls-cert that clients are told to trust, PEM; default: the system's")
+      ->check(CLI::ExistingFile);
+  app.add_option("--name", options.tls.name, "host name that clients use; default: the address");
   CLI11_PARSE(app, argc, argv);
   options.state_dir = state;
   if (!fleet.empty()) options.fleet_file = fleet;

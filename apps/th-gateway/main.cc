@@ -31,9 +31,7 @@ int run(th::gateway::GatewayOptions options) {
     th::log_error("{}", gateway.error().message);
     return 1;
   }
-  std::string host =
-      options.address.find(':') == std::string::npos ? options.address : "[" + options.address + "]";
-  std::string url = fmt::format("http://{}:{}", host, (*gateway)->port());
+  const std::string url = (*gateway)->url();
   std::filesystem::path place = options.state_dir / "gateway.json";
   if (auto written = th::write_file_durable(place, th::dump_json({{"url", url}, {"pid", getpid()}}) + "\n");
       !written) {
@@ -67,6 +65,22 @@ int main(int argc, char** argv) {
   app.add_option("--state", options.state_dir, "state folder")->required();
   app.add_option("--address", options.address, "address to listen on")->capture_default_str();
   app.add_option("--port", options.port, "port to listen on; 0: any free one")->capture_default_str();
+  app.add_option(
+         "--ca", options.authority_file,
+         "authority that the controller's certificate is of, PEM; default: STATE/authority.pem where it is, "
+         "else those that the system trusts")
+      ->check(CLI::ExistingFile);
+  app.add_option("--tls", options.tls.mode,
+                 "auto: TLS with a certificate of the state folder's own authority (docs/tls.md); off: HTTP, "
+                 "on loopback "
+                 "only; default: auto where the state folder has an authority");
+  app.add_option("--tls-cert", options.tls.certificate, "certificate to speak TLS with, PEM")
+      ->check(CLI::ExistingFile);
+  app.add_option("--tls-key", options.tls.key, "its key, PEM")->check(CLI::ExistingFile);
+  app.add_option("--tls-ca", options.tls.authority,
+                 "authority of --tls-cert that clients are told to trust, PEM; default: the system's")
+      ->check(CLI::ExistingFile);
+  app.add_option("--name", options.tls.name, "host name that clients use; default: the address");
   CLI11_PARSE(app, argc, argv);
   return run(std::move(options));
 }

@@ -30,9 +30,9 @@ Result<Completion> say_turn(Context& context, const ChatOptions& options, const 
             {"temperature", options.temperature},
             {"stream", true},
             {"stream_options", {{"include_usage", true}}}};
-  TH_TRY(Completion completion,
-         complete(context.gateway_url() + "/v1/chat/completions", {{"Authorization", "Bearer " + key}}, body,
-                  [&](std::string_view piece) { context.put(piece); }));
+  TH_TRY(Completion completion, complete(context, context.gateway_url() + "/v1/chat/completions",
+                                         {{"Authorization", "Bearer " + key}}, body,
+                                         [&](std::string_view piece) { context.put(piece); }));
   context.say("");
   messages.push_back({{"role", "assistant"}, {"content", completion.text}});
   return completion;

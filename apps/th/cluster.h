@@ -13,6 +13,10 @@ struct UpOptions {
   std::string policy;         // empty: the one that the state folder has already, else none
   std::string cloud = {};     // the same
   std::string launcher = {};  // empty: th-node
+  std::string address = {};   // empty: 127.0.0.1
+  std::string tls = {};       // auto, off; empty: as before
+  std::string tls_cert = {}, tls_key = {}, tls_ca = {};  // files
+  std::string name = {};                                 // host name that clients use
   int port = 7070;
   int gateway_port = 7080;
 };

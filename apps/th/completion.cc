@@ -110,10 +110,11 @@ class StreamedAnswer {
 
 }  // namespace
 
-Result<Completion> complete(const std::string& url, const http::Headers& headers, const Json& body,
-                            const std::function<void(std::string_view)>& on_text) {
+Result<Completion> complete(const Context& context, const std::string& url, const http::Headers& headers,
+                            const Json& body, const std::function<void(std::string_view)>& on_text) {
   bool streamed = get_bool(body, "stream", false).value_or(false);
   http::Call call{.method = "POST", .url = url, .headers = headers, .body = dump_json(body)};
+  call.authority_pem = context.authority_pem();
   call.timeout_ns = 2 * kMinute;
   call.idle_timeout_ns = kIdleNs;
   call.headers.emplace_back("Content-Type", "application/json");

@@ -20,8 +20,8 @@ struct Completion {
 /// POSTs to a completions or chat route of the gateway; with "stream":true in the body the text comes piece
 /// by piece. A gateway that does not know the key or the deployment yet is asked again for a few seconds.
 /// Errors: the gateway's, kUnavailable, kCancelled (interrupted).
-Result<Completion> complete(const std::string& url, const http::Headers& headers, const Json& body,
-                            const std::function<void(std::string_view)>& on_text);
+Result<Completion> complete(const Context& context, const std::string& url, const http::Headers& headers,
+                            const Json& body, const std::function<void(std::string_view)>& on_text);
 
 /// Creates a key of what POST /keys takes; returns its answer, the key never empty. Errors: the controller's;
 /// kUnavailable when the answer that holds the secret was lost each time (such keys are revoked).

@@ -34,6 +34,7 @@ std::string url_in(const std::filesystem::path& file) {
 Result<Json> call_controller(const Context& context, const char* method, const std::string& path,
                              const Json* body, bool with_key = true) {
   http::Call call{.method = method, .url = context.url() + "/api/v1" + path, .timeout_ns = kTimeoutNs};
+  call.authority_pem = context.authority_pem();
   if (with_key) {
     TH_TRY(call, context.call(method, path));
   }
@@ -108,7 +109,15 @@ Result<http::Call> Context::call(std::string method, const std::string& path) co
   TH_TRY(const std::string secret, key());
   http::Call call{.method = std::move(method), .url = url() + "/api/v1" + path, .timeout_ns = kTimeoutNs};
   call.headers.emplace_back("Authorization", "Bearer " + secret);
+  call.authority_pem = authority_pem();
   return call;
+}
+
+std::string Context::authority_pem() const {
+  std::filesystem::path file = authority_option;
+  if (file.empty()) file = environment("TH_CA");
+  if (file.empty()) file = state / "authority.pem";
+  return read_file(file, size_t{1} << 20).value_or("");
 }
 
 Result<Json> Context::get(const std::string& path) const {

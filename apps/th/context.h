@@ -29,6 +29,7 @@ class Context {
   std::filesystem::path state;
   std::string url_option;
   std::string key_option;
+  std::string authority_option;
   bool json = false;
   std::vector<std::string> command;  // what stood after "--"
 
@@ -44,6 +45,10 @@ class Context {
   std::string gateway_url() const;
   /// --key, TH_KEY, else STATE/admin.key. Errors: kUnauthenticated, saying where a key was looked for.
   Result<std::string> key() const;
+
+  /// PEM of --ca, TH_CA, else STATE/authority.pem: for http::Call, as are all calls of the daemons. Empty:
+  /// those that the system trusts.
+  std::string authority_pem() const;
 
   // REST under /api/v1; `path` begins with '/'. Writes carry an idempotency key and are repeated when the
   // connection is lost. Errors: the controller's, or kUnavailable naming the URL and what to do.

@@ -194,10 +194,10 @@ class Demo {
                                  ? std::pair<std::string, std::string>("api-key", key)
                                  : std::pair<std::string, std::string>("Authorization", "Bearer " + key)};
     context_.put(route.chat ? "  " : fmt::format("  {}", kPrompt));
-    auto answer =
-        complete(text_of(up_, "gateway_url") + route.path, headers, body, [&](std::string_view piece) {
-          for (char c : piece) context_.put(c == '\n' ? "\n  " : std::string_view(&c, 1));
-        });
+    auto answer = complete(context_, text_of(up_, "gateway_url") + route.path, headers, body,
+                           [&](std::string_view piece) {
+                             for (char c : piece) context_.put(c == '\n' ? "\n  " : std::string_view(&c, 1));
+                           });
     context_.say("");
     if (!answer) return fail_with(std::string("POST ") + route.path, answer.error());
     return answer;
@@ -252,7 +252,8 @@ class Demo {
     }
     for (const auto& daemon : {controller, gateway}) {
       if (!daemon) continue;
-      auto answer = http::fetch({.url = daemon->url + "/health", .timeout_ns = kSecond});
+      auto answer = http::fetch(
+          {.url = daemon->url + "/health", .timeout_ns = kSecond, .authority_pem = context_.authority_pem()});
       if (answer) status = fail(Code::kInternal, daemon->url + " still answers");
     }
     std::error_code ec;

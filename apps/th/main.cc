@@ -44,6 +44,10 @@ void add_global_options(CLI::App& app, Context& context) {
   app.add_option("--url", context.url_option,
                  "URL of the controller (default: TH_URL, else the state folder's)");
   app.add_option("--key", context.key_option, "key (default: TH_KEY, else the state folder's admin key)");
+  app.add_option("--ca", context.authority_option,
+                 "authority of the daemons' certificates, PEM (default: TH_CA, else the state folder's, else "
+                 "the system's)")
+      ->check(CLI::ExistingFile);
   app.add_flag("--json", context.json,
                "print one JSON object on one line, last; everything else goes to stderr");
   app.footer(

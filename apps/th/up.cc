@@ -25,8 +25,9 @@ constexpr int64_t kStartTimeoutNs = 30 * kSecond;
 constexpr int64_t kStopTimeoutNs = 40 * kSecond;  // the gateway finishes what is under way for 30 s
 constexpr size_t kTailBytes = 2000;
 
-bool is_healthy(const std::string& url) {
-  auto response = http::fetch({.url = url + "/health", .timeout_ns = 2 * kSecond});
+bool is_healthy(const Context& context, const std::string& url) {
+  auto response = http::fetch(
+      {.url = url + "/health", .timeout_ns = 2 * kSecond, .authority_pem = context.authority_pem()});
   return response && response->status == 200;
 }
 
@@ -40,8 +41,8 @@ std::string log_since(const fs::path& log, size_t from) {
 }
 
 /// Starts `argv` and waits until `place` tells of it and its URL is healthy.
-Result<Daemon> start_daemon(const std::vector<std::string>& argv, const fs::path& place,
-                            const fs::path& log) {
+Result<Daemon> start_daemon(const Context& context, const std::vector<std::string>& argv,
+                            const fs::path& place, const fs::path& log) {
   std::string name = fs::path(argv[0]).filename();
   std::error_code ec;
   size_t log_start = fs::exists(log, ec) ? fs::file_size(log, ec) : 0;
@@ -53,7 +54,7 @@ Result<Daemon> start_daemon(const std::vector<std::string>& argv, const fs::path
                                                          *status, log_since(log, log_start)));
     }
     auto daemon = read_daemon(place);
-    if (daemon && daemon->pid == pid && is_healthy(daemon->url)) return *daemon;
+    if (daemon && daemon->pid == pid && is_healthy(context, daemon->url)) return *daemon;
     pause_ms(20);
   }
   ::kill(pid, SIGTERM);
@@ -65,11 +66,12 @@ Result<Daemon> start_daemon(const std::vector<std::string>& argv, const fs::path
 }
 
 /// The daemon that runs already. Errors: kFailedPrecondition when it runs but does not answer.
-Result<std::optional<Daemon>> running_daemon(const fs::path& place, const char* program) {
+Result<std::optional<Daemon>> running_daemon(const Context& context, const char* file, const char* program) {
+  const fs::path place = context.state / file;
   auto daemon = read_daemon(place);
   if (!daemon || !is_running(daemon->pid, program)) return std::optional<Daemon>();
   for (int i = 0; i < 20; ++i) {
-    if (is_healthy(daemon->url)) return daemon;
+    if (is_healthy(context, daemon->url)) return daemon;
     pause_ms(100);
   }
   return fail(Code::kFailedPrecondition,
@@ -85,6 +87,19 @@ Status make_state(const fs::path& state) {
   // Ranks run as an unprivileged user and must be able to pass through to their job's folder.
   if (::chmod(state.c_str(), 0711) != 0) return fail(errno_error("chmod " + state.string(), errno));
   return {};
+}
+
+/// Both daemons listen alike.
+void add_listening(std::vector<std::string>& argv, const UpOptions& options) {
+  for (const auto& [option, value] :
+       {std::pair("--address", &options.address), {"--tls", &options.tls}, {"--name", &options.name}}) {
+    if (!value->empty()) argv.insert(argv.end(), {option, *value});
+  }
+  for (const auto& [option, file] : {std::pair("--tls-cert", &options.tls_cert),
+                                     {"--tls-key", &options.tls_key},
+                                     {"--tls-ca", &options.tls_ca}}) {
+    if (!file->empty()) argv.insert(argv.end(), {option, fs::absolute(*file)});
+  }
 }
 
 Result<Daemon> start_controller(const Context& context, const UpOptions& options) {
@@ -117,15 +132,24 @@ Result<Daemon> start_controller(const Context& context, const UpOptions& options
     argv.insert(argv.end(), {"--launcher", fs::absolute(options.launcher)});
   }
   TH_RETURN_IF_ERROR(make_state(context.state));
-  return start_daemon(argv, context.state / "controld.json", context.state / "controld.log");
+  add_listening(argv, options);
+  return start_daemon(context, argv, context.state / "controld.json", context.state / "controld.log");
 }
 
 Result<Daemon> start_gateway(const Context& context, const UpOptions& options,
                              const std::string& controller) {
   TH_TRY(fs::path program, program_beside("th-gateway"));
-  return start_daemon({program, "--controller", controller, "--token-file", context.state / "gateway.token",
-                       "--state", context.state, "--port", std::to_string(options.gateway_port)},
-                      context.state / "gateway.json", context.state / "gateway.log");
+  std::vector<std::string> argv = {program,
+                                   "--controller",
+                                   controller,
+                                   "--token-file",
+                                   context.state / "gateway.token",
+                                   "--state",
+                                   context.state,
+                                   "--port",
+                                   std::to_string(options.gateway_port)};
+  add_listening(argv, options);
+  return start_daemon(context, argv, context.state / "gateway.json", context.state / "gateway.log");
 }
 
 /// Ends a daemon that has no REST route for it. Returns whether it is gone.
@@ -166,7 +190,7 @@ std::vector<int> live_nodes(const fs::path& state) {
 Result<Json> bring_up(Context& context, const UpOptions& options) {
   CatchInterrupt catch_interrupt;
   Json started = Json::array();
-  TH_TRY(auto controller, running_daemon(context.state / "controld.json", "th-controld"));
+  TH_TRY(auto controller, running_daemon(context, "controld.json", "th-controld"));
   bool had_controller = controller.has_value();
   if (!had_controller) {
     TH_TRY(controller, start_controller(context, options));
@@ -174,7 +198,7 @@ Result<Json> bring_up(Context& context, const UpOptions& options) {
   }
   context.say(fmt::format("controller {} {} (process {})", had_controller ? "already up at" : "up at",
                           controller->url, controller->pid));
-  TH_TRY(auto gateway, running_daemon(context.state / "gateway.json", "th-gateway"));
+  TH_TRY(auto gateway, running_daemon(context, "gateway.json", "th-gateway"));
   bool had_gateway = gateway.has_value();
   if (!had_gateway) {
     auto fresh = start_gateway(context, options, controller->url);
@@ -244,6 +268,17 @@ void add_up(CLI::App& app, Verb& verb) {
   up->add_option("--gateway-port", options->gateway_port, "port of the gateway, 0: any")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
+  up->add_option("--address", options->address, "address that both listen on (default: 127.0.0.1)");
+  up->add_option(
+        "--tls", options->tls,
+        "auto: TLS by an authority of the state folder's own; off: HTTP, on loopback only (docs/tls.md)")
+      ->check(CLI::IsMember({"auto", "off"}));
+  up->add_option("--tls-cert", options->tls_cert, "certificate to speak TLS with, PEM")
+      ->check(CLI::ExistingFile);
+  up->add_option("--tls-key", options->tls_key, "its key, PEM")->check(CLI::ExistingFile);
+  up->add_option("--tls-ca", options->tls_ca, "its authority, where the system does not trust it")
+      ->check(CLI::ExistingFile);
+  up->add_option("--name", options->name, "host name that clients use (default: the address)");
   up->footer("Example:\n  th up --fleet recipes/fleet/desk.yaml");
   up->callback(
       [&verb, options] { verb = [options](Context& context) { return bring_up(context, *options); }; });

@@ -169,7 +169,9 @@ Status LogTail::read(const std::function<void()>& before) {
     while (true) {
       std::string url = fmt::format("{}/api/v1/jobs/{}/logs?rank={}&attempt={}&offset={}", context_.url(),
                                     http::percent_encode(job_), rank, attempt_, offset);
-      TH_TRY(auto response, http::fetch({.url = url, .headers = {{"Authorization", "Bearer " + key}}}));
+      TH_TRY(auto response, http::fetch({.url = url,
+                                         .headers = {{"Authorization", "Bearer " + key}},
+                                         .authority_pem = context_.authority_pem()}));
       if (response.status != 200) return fail(http::error_of(response));
       if (response.body.empty()) break;
       offset += static_cast<int64_t>(response.body.size());

@@ -45,6 +45,7 @@ Result<std::string> nodes_secret(const fs::path& path) {
 Result<std::unique_ptr<cloud::Provider>> open_local(const CloudContext& context) {
   cloud::LocalProviderOptions local;
   local.state_dir = context.state_dir, local.controller_url = context.controller_url;
+  local.authority_pem = context.authority_pem;
   return cloud::make_local_provider(local);
 }
 
@@ -70,12 +71,14 @@ Result<std::unique_ptr<cloud::Provider>> open_azure(const Config& section, const
   }
   TH_TRY(azure.client_secret, secret_of(section, "client_secret_file"));
   TH_TRY(azure.node_secret, nodes_secret(context.state_dir / "azure-nodes.key"));
+  azure.authority_pem = context.authority_pem;
   return cloud::make_azure_provider(std::move(azure));
 }
 
 Result<std::unique_ptr<cloud::Provider>> open_libvirt(const Config& section, const CloudContext& context) {
   cloud::LibvirtProviderOptions libvirt;
   libvirt.state_dir = context.state_dir, libvirt.controller_url = context.controller_url;
+  libvirt.authority_pem = context.authority_pem;
   const std::pair<const char*, std::string*> texts[] = {
       {"uri", &libvirt.uri},         {"cluster", &libvirt.cluster},
       {"bridge", &libvirt.bridge},   {"network", &libvirt.network},

@@ -12,7 +12,8 @@ namespace th::control {
 
 struct CloudContext {
   std::filesystem::path state_dir;
-  std::string controller_url;  // where nodes of this machine dial; others need cloud.controller_url
+  std::string controller_url;      // where nodes of this machine dial; others need cloud.controller_url
+  std::string authority_pem = {};  // whom nodes have to trust there; empty: those that their system trusts
 };
 
 /// Reads the section and makes the provider; nothing is asked of the cloud. `file` is the name in messages.

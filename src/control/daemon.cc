@@ -46,6 +46,18 @@ Result<std::string> read_or_make_secret(const fs::path& path) {
   return secret;
 }
 
+/// Of every answer; the console's pages have a Content-Security-Policy of their own.
+std::shared_ptr<const http::Headers> security_headers(const http::TlsOptions& tls) {
+  http::Headers headers = {{"Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"},
+                           {"X-Content-Type-Options", "nosniff"},
+                           {"X-Frame-Options", "DENY"},
+                           {"Referrer-Policy", "no-referrer"},
+                           {"Cache-Control", "no-store"}};
+  // Not by an authority of our own: it would also bind what else speaks HTTP at "localhost".
+  if (!tls.certificate.empty()) headers.emplace_back("Strict-Transport-Security", "max-age=31536000");
+  return std::make_shared<const http::Headers>(std::move(headers));
+}
+
 /// Hosts that slices hold have to exist in the fleet, with as many GPUs.
 Status check_fits(const fleet::Fleet& fleet, const ledger::State& state) {
   for (const auto& [id, slice] : state.slices) {
@@ -85,6 +97,7 @@ class Daemon::Impl {
   Status write_state();
   Status write_keys();
   Status open_server(const DaemonOptions& options);
+  Status check_scheme(const http::TlsSetup& tls) const;
   Status open_controller();
   uint16_t last_port() const;
   bool has_nodes() const;
@@ -105,7 +118,7 @@ class Daemon::Impl {
   std::unique_ptr<http::Server> server_;
   std::unique_ptr<Workers> workers_;
   reserve::QueuePolicy policy_;
-  std::string url_, gateway_token_, admin_key_, fleet_text_, policy_text_, cloud_text_;
+  std::string url_, authority_pem_, gateway_token_, admin_key_, fleet_text_, policy_text_, cloud_text_;
   std::optional<int64_t> release_deadline_ns_;
   std::optional<Error> closing_;  // why commands are refused for good
   bool stuck_ = false;
@@ -138,8 +151,8 @@ Status Daemon::Impl::open_state(const DaemonOptions& options) {
   TH_RETURN_IF_ERROR(open_cloud_file(options));
   TH_RETURN_IF_ERROR(open_launcher(options));
   TH_RETURN_IF_ERROR(open_server(options));
-  TH_TRY(provider_,
-         open_cloud(cloud_text_, options.cloud_file.value_or(dir_ / "cloud.yaml").string(), {dir_, url_}));
+  TH_TRY(provider_, open_cloud(cloud_text_, options.cloud_file.value_or(dir_ / "cloud.yaml").string(),
+                               {dir_, url_, authority_pem_}));
   if (::chmod(dir_.c_str(), 0711) != 0) return fail(errno_error("state folder " + dir_.string(), errno));
   TH_RETURN_IF_ERROR(write_state());
   TH_TRY(registry_, registry::Registry::open(dir_ / "models"));
@@ -197,6 +210,7 @@ Status Daemon::Impl::open_launcher(const DaemonOptions& options) {
 }
 
 Status Daemon::Impl::write_state() {
+  std::error_code ignored;
   if (!cloud_text_.empty()) TH_RETURN_IF_ERROR(write_file_durable(dir_ / "cloud.yaml", cloud_text_));
   const std::string policy_sha256 = sha256_hex(policy_text_);
   if (ledger_->state().policy_sha256 != policy_sha256) {
@@ -210,6 +224,12 @@ Status Daemon::Impl::write_state() {
   }
   TH_RETURN_IF_ERROR(write_keys());
   TH_RETURN_IF_ERROR(ledger_->commit());
+  // For th, the gateway and whoever else is to trust this controller.
+  if (!authority_pem_.empty())
+    TH_RETURN_IF_ERROR(write_file_durable(dir_ / "authority.pem", authority_pem_, 0644));
+  else
+    fs::remove(dir_ / "authority.pem", ignored);
+  TH_RETURN_IF_ERROR(write_file_durable(dir_ / "controld.url", url_ + "\n", 0644));
   return write_file_durable(dir_ / "controld.port", fmt::format("{}\n", server_->port()), 0644);
 }
 
@@ -252,8 +272,12 @@ Status Daemon::Impl::open_server(const DaemonOptions& options) {
     return fail(Code::kFailedPrecondition,
                 fmt::format("nodes of this state dial port {}; start with --port {}", last, last));
   }
+  TH_TRY(http::TlsSetup tls, http::set_up_tls(options.tls, dir_ / "tls", "controld", options.address));
+  TH_RETURN_IF_ERROR(check_scheme(tls));
   http::ServerOptions server;
   server.address = options.address, server.port = want, server.threads = 2;
+  server.tls = tls.server;
+  server.headers = security_headers(options.tls);
   server.max_body_bytes = node::kMaxSyncBytes;
   auto started = http::Server::start(server, api_->router());
   if (!started && options.port == 0 && want != 0 && !has_nodes()) {
@@ -262,8 +286,19 @@ Status Daemon::Impl::open_server(const DaemonOptions& options) {
   }
   if (!started) return fail(started.error());
   server_ = *std::move(started);
-  url_ = fmt::format("http://{}:{}", options.address, server_->port());
+  url_ = tls.url(server_->port());
+  authority_pem_ = std::move(tls.authority_pem);
   return {};
+}
+
+/// Nodes of this machine dial what they were told as they were made.
+Status Daemon::Impl::check_scheme(const http::TlsSetup& tls) const {
+  const auto last = read_file(dir_ / "controld.url", 512);
+  if (!last || !cloud_text_.empty() || !has_nodes()) return {};
+  if (last->starts_with("https:") == tls.server.has_value()) return {};
+  return fail(Code::kFailedPrecondition,
+              fmt::format("nodes of this state dial {}; start {} TLS as before, or release the slices first",
+                          last->substr(0, last->find('\n')), tls.server ? "without" : "with"));
 }
 
 Status Daemon::Impl::open_controller() {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "http/tls.h"
 
 namespace th::control {
 
@@ -20,17 +21,19 @@ struct DaemonOptions {
       launcher_file;  // docs/slurm-cluster.md: gangs run under Slurm; not kept
   std::string address = "127.0.0.1";
   uint16_t port = 7070;  // 0: the one of the last time, else any free one
+  http::TlsOptions tls;  // its authority, if any, is kept in STATE/tls
 };
 
 class Daemon {
  public:
   /// Takes the state folder and replays its ledger. Errors: kAlreadyExists (another daemon has the state; the
   /// port is taken), kInvalidArgument (fleet file), kFailedPrecondition (a fleet without hosts that are in
-  /// use; another port than the one that living nodes dial), kDataLoss.
+  /// use; another port or scheme than the one that living nodes dial; an address that is not loopback without
+  /// TLS), kDataLoss.
   static Result<std::unique_ptr<Daemon>> open(const DaemonOptions& options);
   ~Daemon();
 
-  /// Where it listens: "http://127.0.0.1:7070".
+  /// Where it listens: "http://127.0.0.1:7070", with TLS "https://…".
   const std::string& url() const;
   /// Runs until stop() or POST /api/v1/shutdown. Nodes go on without it.
   void run();

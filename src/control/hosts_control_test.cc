@@ -103,6 +103,29 @@ TEST_F(HostsControlTest, AHostThatLosesItsNodesTooOftenIsTheLastToBeUsed) {
   EXPECT_FALSE(w->c->core.snapshot().host_use(0, w->env.now_ns).is_lemon) << "it was seen to";
 }
 
+TEST_F(HostsControlTest, ATokenIsGoodForItsVmAloneAndAsLongAsThatIsWanted) {
+  w->ready_slice("demo", 4);
+  const auto shows = [&](const std::string& name, const std::string& token) {
+    const auto vm = w->c->nodes.identify(name, token);
+    return vm ? *vm : std::string(code_name(vm.error().code));
+  };
+  ASSERT_EQ(w->provider.vms.size(), 2u);
+  const std::string first = w->provider.vms.begin()->first, second = w->provider.vms.rbegin()->first;
+  EXPECT_EQ(shows(first, "token of " + first), first);
+  EXPECT_EQ(shows(second, "token of " + second), second);
+  EXPECT_EQ(shows(first, "token of " + second), "unavailable") << "of another VM";
+  EXPECT_EQ(shows(second, "token of " + first), "unavailable");
+  EXPECT_EQ(shows(first, ""), "unavailable");
+  EXPECT_EQ(shows(first, w->c->core.state().vms.at(first).token_sha256), "unavailable")
+      << "its hash is no token";
+  ASSERT_TRUE(w->c->slices.release("demo", "by hand"));
+  w->settle();
+  EXPECT_EQ(shows(first, "token of " + first), "permission_denied") << "the VM is gone";
+  EXPECT_EQ(shows(first, "token of " + second), "unavailable");
+  w->restart();
+  EXPECT_EQ(shows(second, "token of " + second), "permission_denied") << "also after a restart";
+}
+
 TEST_F(HostsControlTest, ALemonIsForgivenWithTime) {
   policy("lemon: {losses: 1, within: 1h}");
   w->ready_slice("s", 2);

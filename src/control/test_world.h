@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/text.h"
 #include "base/units.h"
 #include "control/controller.h"
 
@@ -38,8 +39,12 @@ class FakeProvider final : public cloud::Provider {
       return fail(Code::kNoCapacity, "zone " + request.zone + " is full");
     std::vector<cloud::VmState> out;
     for (const auto& spec : request.vms) {
-      vms[spec.vm] = {spec.vm, spec.host,       request.client_token, cloud::VmPhase::kRunning,
-                      "",      "sha-" + spec.vm};
+      vms[spec.vm] = {spec.vm,
+                      spec.host,
+                      request.client_token,
+                      cloud::VmPhase::kRunning,
+                      "",
+                      sha256_hex("token of " + spec.vm)};
       out.push_back(vms[spec.vm]);
     }
     return out;

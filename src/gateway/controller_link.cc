@@ -83,6 +83,7 @@ Result<http::Call> ControllerLink::controller_call(std::string method, const std
   call.method = std::move(method);
   call.url = options_.url + path;
   call.headers = {{"Authorization", "Bearer " + token}};
+  call.authority_pem = options_.authority_pem;
   call.timeout_ns = options_.poll_ns + 10 * kSecond;
   call.idle_timeout_ns = 10 * kSecond;
   return call;

@@ -18,6 +18,7 @@ namespace th::gateway {
 
 struct ControllerLinkOptions {
   std::string url;
+  std::string authority_pem = {};  // as in http::Call
   std::filesystem::path token_file;
   std::filesystem::path config_file;  // the last configuration is kept here
   int64_t poll_ns = 10 * kSecond;     // how long the controller may hold a poll

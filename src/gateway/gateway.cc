@@ -25,6 +25,7 @@ namespace {
 constexpr int kServerThreads = 2;
 constexpr int64_t kFlushNs = 2 * kSecond;
 constexpr size_t kRequestIdDigits = 24;
+constexpr size_t kMaxAuthorityBytes = size_t{1} << 20;
 
 /// Counts requests in flight; a permit gives its place back when it is destroyed.
 class InFlight : public std::enable_shared_from_this<InFlight> {
@@ -98,12 +99,14 @@ class Gateway::Impl {
   ~Impl();
 
   uint16_t port() const { return server_->port(); }
+  std::string url() const { return tls_.url(port()); }
   bool drain(int64_t timeout_ns);
 
  private:
   Impl(GatewayOptions options, FileLock lock, std::unique_ptr<UsageJournal> journal)
       : options_(std::move(options)), lock_(std::move(lock)), journal_(std::move(journal)) {}
   Status begin();
+  Result<std::string> controller_authority() const;
 
   http::Router routes();
   void complete(Api api, Endpoint endpoint, http::Request request, http::Responder responder);
@@ -130,6 +133,7 @@ class Gateway::Impl {
   std::shared_ptr<InFlight> in_flight_ = std::make_shared<InFlight>();
   std::atomic<bool> draining_ = false;
   std::unique_ptr<RelayContext> relays_;
+  http::TlsSetup tls_;
   std::unique_ptr<http::Server> server_;
 };
 
@@ -148,10 +152,19 @@ Result<std::unique_ptr<Gateway::Impl>> Gateway::Impl::start(GatewayOptions optio
   return impl;
 }
 
+Result<std::string> Gateway::Impl::controller_authority() const {
+  if (!options_.authority_file.empty()) return read_file(options_.authority_file, kMaxAuthorityBytes);
+  auto ours = read_file(options_.state_dir / "authority.pem", kMaxAuthorityBytes);
+  if (!ours && ours.error().code == Code::kNotFound) return std::string();
+  return ours;
+}
+
 Status Gateway::Impl::begin() {
+  TH_TRY(tls_, http::set_up_tls(options_.tls, options_.state_dir / "tls", "gateway", options_.address));
   ControllerLinkOptions link{.url = options_.controller_url,
                              .token_file = options_.token_file,
                              .config_file = options_.state_dir / "gateway-config.json"};
+  TH_TRY(link.authority_pem, controller_authority());
   while (link.url.ends_with('/')) link.url.pop_back();
   TH_TRY(link_, ControllerLink::open(std::move(link), *journal_));
   relays_.reset(new RelayContext{.client = *client_,
@@ -168,6 +181,7 @@ Status Gateway::Impl::begin() {
   server.port = options_.port;
   server.threads = kServerThreads;
   server.error_form = refusal_response;
+  server.tls = tls_.server;
   // Twice the limit, so that a body that is somewhat too large gets an answer in the API's own words.
   server.max_body_bytes = 2 * options_.max_body_bytes;
   TH_TRY(server_, http::Server::start(server, routes()));
@@ -401,6 +415,7 @@ Result<std::unique_ptr<Gateway>> Gateway::start(GatewayOptions options) {
 }
 
 uint16_t Gateway::port() const { return impl_->port(); }
+std::string Gateway::url() const { return impl_->url(); }
 bool Gateway::drain(int64_t timeout_ns) { return impl_->drain(timeout_ns); }
 
 }  // namespace th::gateway

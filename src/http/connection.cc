@@ -183,7 +183,8 @@ class TcpConnection : public Connection, public std::enable_shared_from_this<Tcp
                                             .http_1_0 = reader_->http_1_0(),
                                             .keep_alive = reader_->keep_alive(),
                                             .error_form = host_->options().error_form,
-                                            .accepts = accepts_of(request)});
+                                            .accepts = accepts_of(request),
+                                            .common = host_->options().headers});
     read();
     std::string what = request.method + " " + request.path;
     try {

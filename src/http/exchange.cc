@@ -18,10 +18,19 @@ void Exchange::wake(std::unique_lock<std::mutex> lock) {
   if (auto sink = sink_.lock()) sink->wake();
 }
 
+Headers Exchange::with_common(Headers headers) const {
+  if (!options_.common) return headers;
+  for (const auto& header : *options_.common) {
+    if (!find_header(headers, header.first)) headers.push_back(header);
+  }
+  return headers;
+}
+
 bool Exchange::answer(Response response) {
   std::vector<std::function<void()>> dropped;  // destroyed after the lock: they may hold the last Responder
   std::unique_lock lock(mutex_);
   if (state_ != State::kPending) return false;
+  response.headers = with_common(std::move(response.headers));
   whole_ = std::move(response);
   state_ = State::kFinished;
   dropped.swap(gone_callbacks_);
@@ -44,7 +53,8 @@ bool Exchange::begin_stream(int status, const Headers& headers) {
   if (state_ != State::kPending) return false;
   chunked_ = !options_.http_1_0;
   if (!chunked_) options_.keep_alive = false;
-  pending_ = render_head(status, headers, {.chunked = chunked_, .keep_alive = options_.keep_alive});
+  pending_ =
+      render_head(status, with_common(headers), {.chunked = chunked_, .keep_alive = options_.keep_alive});
   queued_bytes_ = pending_.size();
   state_ = State::kStreaming;
   wake(std::move(lock));

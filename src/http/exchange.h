@@ -32,6 +32,7 @@ class Exchange {
     bool keep_alive = true;
     ErrorForm error_form = error_response;
     Accepts accepts = {};
+    std::shared_ptr<const std::vector<std::pair<std::string, std::string>>> common = {};  // of ServerOptions
   };
   Exchange(std::weak_ptr<ExchangeSink> sink, Options options) : options_(options), sink_(std::move(sink)) {}
 
@@ -72,6 +73,8 @@ class Exchange {
   void drop_callbacks(
       std::vector<std::function<void()>>& dropped);  // by mutex_; the caller destroys them after
   std::string render(Response response) const;
+  std::vector<std::pair<std::string, std::string>> with_common(
+      std::vector<std::pair<std::string, std::string>> headers) const;
 
   Options options_;  // keep_alive is settled at construction and by begin_stream, before anything is taken
   const std::weak_ptr<ExchangeSink> sink_;

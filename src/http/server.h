@@ -98,6 +98,7 @@ struct ServerOptions {
   int64_t idle_timeout_ns = 75'000'000'000;    // a connection that sends nothing and waits for nothing
   std::optional<ServerTls> tls = {};           // none: HTTP
   ErrorForm error_form = error_response;
+  std::shared_ptr<const Headers> headers = {};  // of every answer of a handler that does not have them itself
 };
 
 class Server {

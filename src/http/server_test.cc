@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -449,6 +450,25 @@ TEST(Server, StopsWithAnswersPendingAndHandlesThatOutliveIt) {
   EXPECT_TRUE(a.read_to_close());
   kept[0].send(Json("late"));
   EXPECT_FALSE(streams[0].write("late"));
+}
+
+TEST(Server, AddsItsHeadersWhereAHandlerHasNone) {
+  Router router = echo_router();
+  router.add("GET", "/own", [](Request, Responder r) {
+    r.send(Response{200, {{"x-frame-options", "SAMEORIGIN"}}, ""});
+  });
+  router.add("GET", "/stream", [](Request, Responder r) { r.event_stream().close(); });
+  ServerOptions options;
+  options.headers = std::make_shared<Headers>(Headers{{"X-Frame-Options", "DENY"}});
+  auto server = start(std::move(router), options);
+  for (const auto& [path, value] :
+       {std::pair("/hello", "DENY"), {"/own", "SAMEORIGIN"}, {"/stream", "DENY"}, {"/none", "DENY"}}) {
+    const auto answer = fetch({.url = url(*server, path)});
+    ASSERT_TRUE(answer) << path;
+    EXPECT_EQ(answer->header("X-Frame-Options"), value) << path;
+    EXPECT_EQ(std::ranges::count_if(answer->headers, [](const auto& h) { return h.first.size() == 15; }), 1)
+        << path;
+  }
 }
 
 }  // namespace

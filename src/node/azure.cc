@@ -47,6 +47,7 @@ Result<AzureBoot> boot_of(const Json& json) {
   while (boot.controller.ends_with('/')) boot.controller.pop_back();
   if (auto url = http::parse_url(boot.controller); !url)
     return fail(Code::kInvalidArgument, "field 'controller': " + url.error().message);
+  TH_TRY(boot.authority, get_string(json, "authority", ""));
   TH_TRY(boot.set_secret, get_string(json, "set_secret"));
   if (boot.set_secret.size() < 32)
     return fail(Code::kInvalidArgument, "field 'set_secret': is shorter than 32 characters");
@@ -139,6 +140,7 @@ Result<NodeConfig> azure_node_config(const AzureNodeOptions& options) {
   config.name = config.vm = instance.name;
   config.host = instance.set;
   config.controller = std::move(boot.controller);
+  config.authority = std::move(boot.authority);
   config.token = azure_node_token(boot.set_secret, instance.name);
   config.dir = options.dir, config.jobs_dir = options.jobs_dir;
   config.address = std::move(instance.address);

@@ -16,6 +16,7 @@ namespace th::node {
 /// What cloud-init wrote: src/cloud/azure/requests.cc.
 struct AzureBoot {
   std::string controller;
+  std::string authority;   // PEM, as in NodeConfig
   std::string set_secret;  // of the scale set: the tokens of its nodes derive from it
   std::string run_as;      // user of the ranks; empty: our own
   int gpus = 0;

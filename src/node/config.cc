@@ -55,6 +55,7 @@ Result<NodeConfig> read_config(const Json& json) {
   TH_RETURN_IF_ERROR(check_name(config.vm, "field 'vm'"));
   TH_TRY(config.controller, get_string(json, "controller"));
   while (config.controller.ends_with('/')) config.controller.pop_back();
+  TH_TRY(config.authority, get_string(json, "authority", ""));
   TH_TRY(config.token, get_string(json, "token"));
   TH_TRY(config.dir, get_folder(json, "dir"));
   TH_TRY(config.jobs_dir, get_folder(json, "jobs_dir"));

@@ -23,6 +23,7 @@ struct Expectation {
 struct NodeConfig {
   std::string name, host, vm;
   std::string controller;  // "http://127.0.0.1:7070"
+  std::string authority;   // PEM: whose certificate it takes there; empty: those that the system trusts
   std::string token;
   std::filesystem::path dir;       // the VM's folder: logs, cgroup; absolute
   std::filesystem::path jobs_dir;  // jobs' folders are made here; absolute

@@ -35,6 +35,7 @@ http::Call Link::call(std::string method, const std::string& path) const {
   call.method = std::move(method);
   call.url = config_.controller + path;
   call.headers = {{"Authorization", "Bearer " + config_.token}};
+  call.authority_pem = config_.authority;
   call.max_body_bytes = kMaxSyncBytes;
   call.timeout_ns = 10 * kSecond;
   return call;

@@ -140,7 +140,7 @@ class Vms(unittest.TestCase):
         (self.folder / name).mkdir(exist_ok=True)
         with open(self.folder / f"{name}.log", "w") as log:
             return testbed.machine.spawn(BIN / "th-controld", "--state", self.folder / name, "--fleet", self.folder / "fleet.yaml",
-                                         "--cloud", self.folder / f"{name}.yaml", "--address", ADDRESS, stdout=log, stderr=log)
+                                         "--cloud", self.folder / f"{name}.yaml", "--address", ADDRESS, "--tls", "auto", stdout=log, stderr=log)
 
     def refused_slice(self, testbed, name, change):
         controller, th = self.started(testbed, name, change)

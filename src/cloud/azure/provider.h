@@ -21,8 +21,9 @@ struct AzureProviderOptions {
   std::string subnet;         // resource id
   std::string image;          // resource id, or "publisher:offer:sku:version"
   std::string admin_user = "thunderhead", ssh_public_key;
-  std::string controller_url;  // where nodes dial
-  std::string node_secret;     // at least 32 characters; keep it: the tokens of the nodes derive from it
+  std::string controller_url;      // where nodes dial
+  std::string authority_pem = {};  // whose certificate they take there; empty: those of the image
+  std::string node_secret;         // at least 32 characters; keep it: the tokens of the nodes derive from it
   // An address other than Azure's must be https, or of this machine: secrets go there.
   std::string arm_url = "https://management.azure.com";
   std::string login_url = "https://login.microsoftonline.com";

@@ -66,13 +66,14 @@ std::string digest(std::string_view cluster, std::string_view token) {
 /// What cloud-init writes at the first boot, for th-node --azure. The instance adds its own name, which the
 /// metadata service tells. All VMs of a set are alike.
 std::string custom_data(const AzureProviderOptions& options, const VmSpec& vm, std::string_view set) {
-  const Json config = {{"controller", options.controller_url},
-                       {"set_secret", set_secret(options, set)},
-                       {"run_as", options.admin_user},
-                       {"gpus", vm.gpus},
-                       {"cpus", vm.cpus},
-                       {"memory_bytes", vm.memory_bytes},
-                       {"disk_free_bytes", vm.disk_free_bytes}};
+  Json config = {{"controller", options.controller_url},
+                 {"set_secret", set_secret(options, set)},
+                 {"run_as", options.admin_user},
+                 {"gpus", vm.gpus},
+                 {"cpus", vm.cpus},
+                 {"memory_bytes", vm.memory_bytes},
+                 {"disk_free_bytes", vm.disk_free_bytes}};
+  if (!options.authority_pem.empty()) config["authority"] = options.authority_pem;
   return to_base64(
       "#cloud-config\nwrite_files:\n- path: /etc/thunderhead/azure.json\n  permissions: '0600'\n  content: "
       "'" +

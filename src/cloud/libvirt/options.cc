@@ -84,6 +84,7 @@ std::string node_config(const LibvirtProviderOptions& options, const VmSpec& spe
                  {"gpus", spec.gpus},
                  {"run_as", options.run_as},
                  {"expect", expect}};
+  if (!options.authority_pem.empty()) config["authority"] = options.authority_pem;
   return config.dump() + "\n";
 }
 

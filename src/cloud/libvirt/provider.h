@@ -21,6 +21,7 @@ enum class Acceleration {
 struct LibvirtProviderOptions {
   std::filesystem::path state_dir;  // STATE, absolute; libvirt/ and jobs/ are made below it
   std::string controller_url;       // "http://192.168.122.1:7070": where nodes dial, reached from the VMs
+  std::string authority_pem = {};   // whose certificate they take there; empty: those of the image
   std::string uri = "qemu:///system";
   std::string cluster = "thunderhead";  // domains are called CLUSTER-VM; one controller a name and libvirt
   std::filesystem::path image;          // folder with vmlinuz and initrd.img; absolute

@@ -227,6 +227,7 @@ class LocalProvider final : public Provider {
                    {"run_as", options_.run_as.empty() ? Json() : Json(options_.run_as)},
                    {"expect", expect},
                    {"client_token", client_token}};
+    if (!options_.authority_pem.empty()) config["authority"] = options_.authority_pem;
     return config.dump(2) + "\n";
   }
 

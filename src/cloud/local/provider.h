@@ -15,6 +15,7 @@ struct LocalProviderOptions {
   std::filesystem::path state_dir;     // STATE, absolute; vms/ and jobs/ are made below it
   std::filesystem::path node_program;  // th-node; empty: the one beside this program
   std::string controller_url;          // "http://127.0.0.1:7070": where nodes dial
+  std::string authority_pem = {};      // whose certificate they take there; empty: those of the system
   std::string run_as = "nobody";       // user of the ranks when the node runs as root; empty: the node's own
   std::vector<std::string> programs = {};  // that nodes must find beside th-node or in PATH
   int64_t stop_grace_ms = 15'000;  // remove(): between SIGTERM and SIGKILL; covers the ranks' own grace
