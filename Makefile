@@ -47,6 +47,9 @@ tests/openai/node_modules/.package-lock.json: tests/openai/package-lock.json | i
 tests/azurite/node_modules/.package-lock.json: tests/azurite/package-lock.json | install
 	@npm ci --prefix tests/azurite --loglevel=error --no-audit --no-fund
 
+tests/oidc/node_modules/.package-lock.json: tests/oidc/package-lock.json | install
+	@npm ci --prefix tests/oidc --loglevel=error --no-audit --no-fund
+
 # llama.cpp, as its package for Node.js has it built.
 tests/gguf/node_modules/.package-lock.json: tests/gguf/package-lock.json | install
 	@npm ci --prefix tests/gguf --omit=optional --ignore-scripts --loglevel=error --no-audit --no-fund
@@ -60,7 +63,7 @@ test-browser: build tests/browser/node_modules/.package-lock.json
 screenshots: build tests/browser/node_modules/.package-lock.json
 	@TH_BIN=$(CURDIR)/build/release TH_SOURCE=$(CURDIR) node tools/screenshots.mjs
 
-test: all-targets tests/browser/node_modules/.package-lock.json tests/gguf/node_modules/.package-lock.json tests/openai/node_modules/.package-lock.json tests/azurite/node_modules/.package-lock.json
+test: all-targets tests/browser/node_modules/.package-lock.json tests/gguf/node_modules/.package-lock.json tests/openai/node_modules/.package-lock.json tests/azurite/node_modules/.package-lock.json tests/oidc/node_modules/.package-lock.json
 	@tools/run_tests.sh build/release
 
 asan tsan: install

@@ -22,7 +22,7 @@ void on_signal(int) { static_cast<void>(!::write(wake_pipe[1], "x", 1)); }
 int main(int argc, char** argv) {
   CLI::App app{"The control plane of Thunderhead: decides, makes VMs, starts gangs, answers REST."};
   th::control::DaemonOptions options;
-  std::string state, fleet, policy, cloud, launcher;
+  std::string state, fleet, policy, cloud, launcher, oidc;
   app.add_option("--state", state, "folder of the ledger, keys, logs and models")->required();
   app.add_option("--fleet", fleet,
                  "what exists, YAML; needed at the first start, then kept in the state folder");
@@ -33,6 +33,8 @@ int main(int argc, char** argv) {
                  "default: this machine");
   app.add_option("--launcher", launcher,
                  "who starts gangs, YAML (docs/slurm-cluster.md): a Slurm; default: th-node");
+  app.add_option("--oidc", oidc,
+                 "who may vouch for people, YAML (docs/sign-in.md): a provider of OpenID Connect");
   app.add_option("--address", options.address, "address to listen on")->capture_default_str();
   app.add_option("--port", options.port, "port to listen on; 0: that of the last time, else any free one")
       ->capture_default_str();
@@ -52,6 +54,7 @@ int main(int argc, char** argv) {
   if (!fleet.empty()) options.fleet_file = fleet;
   if (!policy.empty()) options.policy_file = policy;
   if (!cloud.empty()) options.cloud_file = cloud;
+  if (!oidc.empty()) options.oidc_file = oidc;
   if (!launcher.empty()) options.launcher_file = launcher;
 
   th::init_log("th-controld");

@@ -13,6 +13,7 @@ struct UpOptions {
   std::string policy;         // empty: the one that the state folder has already, else none
   std::string cloud = {};     // the same
   std::string launcher = {};  // empty: th-node
+  std::string oidc = {};      // empty: people sign in by password, passkey or key only
   std::string address = {};   // empty: 127.0.0.1
   std::string tls = {};       // auto, off; empty: as before
   std::string tls_cert = {}, tls_key = {}, tls_ca = {};  // files

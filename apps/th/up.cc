@@ -132,6 +132,11 @@ Result<Daemon> start_controller(const Context& context, const UpOptions& options
     argv.insert(argv.end(), {"--launcher", fs::absolute(options.launcher)});
   }
   TH_RETURN_IF_ERROR(make_state(context.state));
+  if (!options.oidc.empty()) {
+    if (!fs::is_regular_file(options.oidc, ec))
+      return fail(Code::kNotFound, fmt::format("OpenID Connect file {} is not there", options.oidc));
+    argv.insert(argv.end(), {"--oidc", fs::absolute(options.oidc)});
+  }
   add_listening(argv, options);
   return start_daemon(context, argv, context.state / "controld.json", context.state / "controld.log");
 }
@@ -268,6 +273,8 @@ void add_up(CLI::App& app, Verb& verb) {
   up->add_option("--gateway-port", options->gateway_port, "port of the gateway, 0: any")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
+  up->add_option("--oidc", options->oidc,
+                 "a provider of OpenID Connect that people sign in by (docs/sign-in.md)");
   up->add_option("--address", options->address, "address that both listen on (default: 127.0.0.1)");
   up->add_option(
         "--tls", options->tls,

@@ -326,7 +326,9 @@ TEST(IdToken, IsRefusedWhenAClaimIsWrong) {
       wrong[field] = value;
     const auto read = check_id_token(token_of(signer, wrong, header), keys, kRules);
     EXPECT_FALSE(read) << field << " " << value;
-    if (!read) EXPECT_EQ(read.error().code, Code::kUnauthenticated);
+    if (!read) {
+      EXPECT_EQ(read.error().code, Code::kUnauthenticated);
+    }
   };
   for (const Json& value : {Json(), Json("https://evil.example"), Json("https://login.example/"), Json(7)})
     refused("iss", value);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "control/api_signin.h"
 #include "control/serving_load.h"
 #include "control/visible.h"
 
@@ -83,6 +84,7 @@ http::Router Api::router() {
   add_people_routes(router);
   add_invitation_routes(router);
   add_audit_routes(router);
+  add_sign_in_routes(router);
   add_node_routes(router);
   add_gateway_routes(router);
   add_event_routes(router);
@@ -116,7 +118,7 @@ void Api::add(http::Router& router, const char* method, const char* pattern, Nee
           Caller caller;
           if (Status known = identify(*controller_, need, *shared, gateway_token_sha256_, caller); !known) {
             if (changes) audit(*shared, caller, known, 0);
-            return responder.fail(known.error());
+            return refuse_caller(*shared, responder, known.error());
           }
           const ActAs acting(controller_->core, std::move(caller));
           (*on_loop)(*controller_, *shared, responder);
@@ -124,6 +126,15 @@ void Api::add(http::Router& router, const char* method, const char* pattern, Nee
         if (!posted)
           responder.fail({Code::kUnavailable, "the controller is overloaded or stopping; try again"});
       });
+}
+
+/// A right key is never kept waiting for what others try from the same address.
+void Api::refuse_caller(const http::Request& request, const http::Responder& responder, const Error& error) {
+  const bool wrong_key = error.code == Code::kUnauthenticated &&
+                         (request.bearer() || request.header("api-key") || session_of(request));
+  if (!wrong_key) return responder.fail(error);
+  const int64_t wait = sign_in_.try_wrong_key(request.peer, controller_->core.now_ns());
+  wait > 0 ? refuse_for_now(responder, wait) : responder.fail(error);
 }
 
 void Api::read(http::Router& router, const char* pattern, Read handler, Need need) {

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "control/controller.h"
 #include "control/loop.h"
+#include "control/sign_in.h"
 #include "http/server.h"
 
 namespace th::control {
@@ -49,6 +50,8 @@ struct Answer {
 
 class ServingLoad;
 
+class SignInRoutes;  // api_signin.cc
+
 class Api {
  public:
   Api(Loop& loop, std::string gateway_token_sha256);
@@ -59,6 +62,7 @@ class Api {
   void attach(Controller& controller);
   /// Why commands are refused at the moment; none: they are not.
   void refuse_commands(std::optional<Error> why);
+  SignIn& sign_in() { return sign_in_; }
   /// Called for POST /shutdown.
   std::function<void(bool nodes)> on_shutdown;
 
@@ -81,6 +85,7 @@ class Api {
                   LateWrite handler);
   /// The answer to a question, without what the caller does not see.
   void send(Controller& c, const http::Responder& responder, const Result<Json>& answer);
+  void refuse_caller(const http::Request& request, const http::Responder& responder, const Error& error);
   void run_write(const http::Request& request, const http::Responder& responder, const LateWrite& handler);
   /// What came of it: into the audit log, and to who asked. after_seq: of the event before.
   void finish_write(const http::Request& request, const http::Responder& responder,
@@ -100,6 +105,7 @@ class Api {
   void add_people_routes(http::Router& router);
   void add_invitation_routes(http::Router& router);
   void add_audit_routes(http::Router& router);
+  void add_sign_in_routes(http::Router& router);
   void add_node_routes(http::Router& router);
   void add_gateway_routes(http::Router& router);
   void add_event_routes(http::Router& router);
@@ -107,6 +113,8 @@ class Api {
   void add_console_routes(http::Router& router);
   void add_contract_routes(http::Router& router);
   void add_exec_routes(http::Router& router);
+
+  friend class SignInRoutes;
 
   void publish(const ledger::Entry& entry);
   /// Ends the streams of keys that are no longer valid.
@@ -125,19 +133,10 @@ class Api {
   };
   std::vector<Reader> readers_, followers_;       // of events, of logs
   int64_t strangers_minute_ = 0, strangers_ = 0;  // refusals of who showed no key, in that minute
+  SignIn sign_in_;
+  std::shared_ptr<SignInRoutes> sign_in_routes_;
 };
 
-/// Whose the request is, by bearer, api-key or the cookie of a session: in `caller`, as far as it is known.
-/// Errors: kUnauthenticated, kPermissionDenied.
-Status identify(Controller& c, const Need& need, const http::Request& request,
-                const std::string& gateway_token_sha256, Caller& caller);
-/// What the cookie th_session holds.
-std::optional<std::string> session_of(const http::Request& request);
-/// Errors: kPermissionDenied for a request of a page of another site. For whatever changes something, or
-/// opens a socket, with the cookie alone.
-Status check_origin(const http::Request& request);
-/// The answer to signing in: the session, and its cookie.
-Answer session_answer(Controller& c, const Access::Secret& session, bool over_tls);
 /// The query parameter `name` as an integer. Errors: kInvalidArgument naming it.
 Result<int64_t> query_int(const http::Request& request, const std::string& name, int64_t fallback);
 struct Import {

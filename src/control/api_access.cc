@@ -10,6 +10,7 @@
 #include "control/access_fields.h"
 #include "control/api.h"
 #include "control/api_lists.h"
+#include "control/api_signin.h"
 #include "control/views.h"
 
 namespace th::control {
@@ -42,7 +43,9 @@ std::string cookie(const std::string& secret, int64_t max_age_s, bool over_tls) 
                      over_tls ? "; Secure" : "");
 }
 
-Result<Answer> begin_session(Controller& c, const Json& body) {
+}  // namespace
+
+Result<Answer> begin_session(Controller& c, const http::Request& request, const Json& body) {
   TH_RETURN_IF_ERROR(check_fields(body, {"key"}));
   TH_TRY(const std::string secret, get_string(body, "key"));
   const ledger::Key* key = c.access.find_key(secret);
@@ -50,8 +53,10 @@ Result<Answer> begin_session(Controller& c, const Json& body) {
     return fail(Code::kUnauthenticated, "wrong, expired or revoked key");
   if (!key->has_scope(ledger::kScopeApi))
     return fail(Code::kPermissionDenied, fmt::format("key '{}' is for inference only", key->name));
-  return session_answer(c, c.access.sign_in(*key), false);
+  return session_answer(c, c.access.sign_in(*key), request.tls);
 }
+
+namespace {
 
 Result<Answer> end_session(Controller& c, const Json& body) {
   TH_RETURN_IF_ERROR(check_fields(body, {}));
@@ -146,8 +151,6 @@ void Api::add_session_routes(http::Router& router) {
     if (key == c.core.state().keys.end()) return fail(Code::kUnauthenticated, "not signed in");
     return session_json(c, key->second);
   });
-  write(router, "POST", "/api/v1/session", kAnyone,
-        [](Controller& c, const http::Request&, const Json& body) { return begin_session(c, body); });
   write(router, "DELETE", "/api/v1/session", kViewer,
         [](Controller& c, const http::Request&, const Json& body) { return end_session(c, body); });
 }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "control/api.h"
+#include "control/api_signin.h"
 #include "control/visible.h"
 #include "http/websocket.h"
 

@@ -9,6 +9,7 @@
 #include "control/access_fields.h"
 #include "control/api.h"
 #include "control/api_lists.h"
+#include "control/api_signin.h"
 #include "control/views.h"
 
 namespace th::control {
@@ -95,46 +96,6 @@ Result<std::string> place_of(Controller& c, const InvitationMade& made, const st
     return fail(Code::kAlreadyExists, fmt::format("the name '{}' is not free; choose another", login));
   c.core.stage(project);
   return project.tenant;
-}
-
-Result<Answer> take_invitation(Controller& c, const Json& body) {
-  TH_RETURN_IF_ERROR(check_fields(body, {"code", "name"}));
-  TH_TRY(const std::string code, get_string(body, "code"));
-  TH_TRY(const std::string login, get_string(body, "name"));
-  const std::string sha256 = sha256_hex(code);
-  const auto& all = c.core.state().invitations;
-  const auto found = std::ranges::find_if(
-      all, [&](const auto& item) { return equal_secret(item.second.made.code_sha256, sha256); });
-  if (found == all.end() || !found->second.open_at(c.core.now_ns()))
-    return fail(Code::kPermissionDenied,
-                "the code is of no invitation, or of one that was taken or has expired; ask for another");
-  const InvitationMade made = found->second.made;
-  if (!made.login.empty() && made.login != login)
-    return fail(Code::kPermissionDenied, fmt::format("the invitation is for '{}'", made.login));
-  TH_RETURN_IF_ERROR(check_login(c, login));
-  TH_TRY(const std::string tenant, place_of(c, made, login));
-  const std::string user = fmt::format("user-{}", c.core.state().next_user);
-  c.core.stage(ledger::UserAdded{user, login});
-  c.core.stage(ledger::RoleGranted{user, tenant, made.role});
-  c.core.stage(ledger::InvitationTaken{made.invitation, user});
-  const Role role = *ledger::role_from_name(made.role);
-  const auto key = c.access.make_key({login,
-                                      tenant,
-                                      role,
-                                      {ledger::kScopeApi, ledger::kScopeInference},
-                                      user,
-                                      "",
-                                      0,
-                                      made.tokens_per_minute});
-  TH_TRY(const Access::Secret session, c.access.sign_in(c.core.state().users.at(user), tenant));
-  Answer answer = session_answer(c, session, false);
-  Json told = parse_json(answer.body, "session").value_or(Json::object());
-  told["key_id"] = key.id;
-  told["key"] = nullptr;
-  answer.stored = dump_json(told);
-  told["key"] = key.secret;
-  answer.body = dump_json(told);
-  return answer;
 }
 
 Result<Answer> revoke_invitation(Controller& c, const std::string& id) {
@@ -233,6 +194,54 @@ Result<Answer> review(Controller& c, const std::string& id, const Json& body) {
 
 }  // namespace
 
+Result<NewUser> take_invitation(Controller& c, const std::string& code, const std::string& login) {
+  const std::string sha256 = sha256_hex(code);
+  const auto& all = c.core.state().invitations;
+  const auto found = std::ranges::find_if(
+      all, [&](const auto& item) { return equal_secret(item.second.made.code_sha256, sha256); });
+  if (found == all.end() || !found->second.open_at(c.core.now_ns()))
+    return fail(Code::kPermissionDenied,
+                "the code is of no invitation, or of one that was taken or has expired; ask for another");
+  const InvitationMade made = found->second.made;
+  if (!made.login.empty() && made.login != login)
+    return fail(Code::kPermissionDenied, fmt::format("the invitation is for '{}'", made.login));
+  TH_RETURN_IF_ERROR(check_login(c, login));
+  NewUser out;
+  TH_TRY(out.tenant, place_of(c, made, login));
+  out.user = fmt::format("user-{}", c.core.state().next_user);
+  c.core.stage(ledger::UserAdded{out.user, login});
+  c.core.stage(ledger::RoleGranted{out.user, out.tenant, made.role});
+  c.core.stage(ledger::InvitationTaken{made.invitation, out.user});
+  const Role role = *ledger::role_from_name(made.role);
+  out.key = c.access.make_key({login,
+                               out.tenant,
+                               role,
+                               {ledger::kScopeApi, ledger::kScopeInference},
+                               out.user,
+                               "",
+                               0,
+                               made.tokens_per_minute});
+  return out;
+}
+
+Result<Answer> answer_invitation(Controller& c, const http::Request& request, const Json& body,
+                                 const std::string& password_hash) {
+  TH_RETURN_IF_ERROR(check_fields(body, {"code", "name", "password"}));
+  TH_TRY(const std::string code, get_string(body, "code"));
+  TH_TRY(const std::string login, get_string(body, "name"));
+  TH_TRY(const NewUser taken, take_invitation(c, code, login));
+  if (!password_hash.empty()) c.core.stage(ledger::PasswordSet{taken.user, password_hash});
+  TH_TRY(const Access::Secret session, c.access.sign_in(c.core.state().users.at(taken.user), taken.tenant));
+  Answer answer = session_answer(c, session, request.tls);
+  Json told = parse_json(answer.body, "session").value_or(Json::object());
+  told["key_id"] = taken.key.id;
+  told["key"] = nullptr;
+  answer.stored = dump_json(told);
+  told["key"] = taken.key.secret;
+  answer.body = dump_json(told);
+  return answer;
+}
+
 void Api::add_invitation_routes(http::Router& router) {
   write(router, "POST", "/api/v1/invitations", kAdmin,
         [](Controller& c, const http::Request&, const Json& body) -> Result<Answer> {
@@ -253,10 +262,15 @@ void Api::add_invitation_routes(http::Router& router) {
         [](Controller& c, const http::Request& request, const Json&) {
           return revoke_invitation(c, request.params.at("id"));
         });
-  write(router, "POST", "/api/v1/invitations/take", kAnyone,
-        [](Controller& c, const http::Request&, const Json& body) { return take_invitation(c, body); });
-  write(router, "POST", "/api/v1/applications", kAnyone,
-        [](Controller& c, const http::Request&, const Json& body) { return apply_for(c, body); });
+  add(router, "POST", "/api/v1/applications", kAnyone,
+      [this](Controller& c, const http::Request& request, const http::Responder& responder) {
+        const int64_t wait = sign_in_.try_open_route(request.peer, c.core.now_ns());
+        if (wait > 0) return refuse_for_now(responder, wait);
+        run_write(request, responder,
+                  [](Controller& c, const http::Request&, const Json& body, const Done& done) {
+                    done(apply_for(c, body));
+                  });
+      });
   read(
       router, "/api/v1/applications",
       [](Controller& c, const http::Request& request) {

@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "control/api.h"
 #include "control/api_lists.h"
+#include "control/api_signin.h"
 #include "control/data_sets.h"
 #include "control/stacks.h"
 #include "control/views.h"

@@ -97,6 +97,7 @@ class Daemon::Impl {
   Status write_state();
   Status write_keys();
   Status open_server(const DaemonOptions& options);
+  Status open_sign_in(const DaemonOptions& options);
   Status check_scheme(const http::TlsSetup& tls) const;
   Status open_controller();
   uint16_t last_port() const;
@@ -288,6 +289,22 @@ Status Daemon::Impl::open_server(const DaemonOptions& options) {
   server_ = *std::move(started);
   url_ = tls.url(server_->port());
   authority_pem_ = std::move(tls.authority_pem);
+  return open_sign_in(options);
+}
+
+Status Daemon::Impl::open_sign_in(const DaemonOptions& options) {
+  SignInOptions sign_in;
+  sign_in.url = url_;
+  char machine[256] = "";
+  for (const std::string& host :
+       {options.tls.name, std::string(::gethostname(machine, sizeof machine - 1) == 0 ? machine : "")}) {
+    if (!host.empty()) sign_in.hosts.push_back(host);
+  }
+  if (options.oidc_file) {
+    TH_TRY(const std::string text, read_file(*options.oidc_file, kMaxCloudBytes));
+    TH_TRY(sign_in.oidc, access::read_oidc_options(text, options.oidc_file->string()));
+  }
+  api_->sign_in().set_options(std::move(sign_in));
   return {};
 }
 

@@ -18,7 +18,8 @@ struct DaemonOptions {
   std::optional<std::filesystem::path> policy_file;  // docs/queue.md; kept as STATE/policy.yaml
   std::optional<std::filesystem::path> cloud_file;   // docs/azure.md; kept as STATE/cloud.yaml
   std::optional<std::filesystem::path>
-      launcher_file;  // docs/slurm-cluster.md: gangs run under Slurm; not kept
+      launcher_file;                               // docs/slurm-cluster.md: gangs run under Slurm; not kept
+  std::optional<std::filesystem::path> oidc_file;  // docs/sign-in.md; not kept
   std::string address = "127.0.0.1";
   uint16_t port = 7070;  // 0: the one of the last time, else any free one
   http::TlsOptions tls;  // its authority, if any, is kept in STATE/tls

@@ -88,6 +88,7 @@ struct Scope {
 struct Stripped {
   ledger::Event operator()(ledger::JobSubmitted e) const { return e.spec.clear(), e; }
   ledger::Event operator()(ledger::KeyAdded e) const { return e.sha256.clear(), e; }
+  ledger::Event operator()(ledger::PasswordSet e) const { return e.hash.clear(), e; }
   ledger::Event operator()(ledger::VmUp e) const { return e.token_sha256.clear(), e; }
   ledger::Event operator()(ledger::InvitationMade e) const { return e.code_sha256.clear(), e; }
   template <class E>

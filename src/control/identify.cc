@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "control/api.h"
+#include "control/api_signin.h"
 
 namespace th::control {
 namespace {
@@ -34,14 +35,19 @@ Status check_need(const Need& need, const Caller& caller) {
 
 }  // namespace
 
-std::optional<std::string> session_of(const http::Request& request) {
+std::optional<std::string> cookie_of(const http::Request& request, std::string_view name) {
   const std::string cookies = request.header("Cookie").value_or("");
   for (const std::string& part : split(cookies, ';')) {
-    const size_t start = part.find_first_not_of(' ');
-    if (start != std::string::npos && part.compare(start, 11, "th_session=") == 0)
-      return part.substr(start + 11);
+    const std::string_view cookie =
+        std::string_view(part).substr(std::min(part.find_first_not_of(' '), part.size()));
+    if (cookie.starts_with(name) && cookie.substr(name.size()).starts_with('='))
+      return std::string(cookie.substr(name.size() + 1));
   }
   return std::nullopt;
+}
+
+std::optional<std::string> session_of(const http::Request& request) {
+  return cookie_of(request, "th_session");
 }
 
 Status check_origin(const http::Request& request) {

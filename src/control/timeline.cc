@@ -202,6 +202,15 @@ struct Describer {
   Pair operator()(const ledger::ApplicationReviewed& e) {
     return {fmt::format("{} {}", e.application, e.accepted ? "accepted" : "declined"), e.reason};
   }
+  Pair operator()(const ledger::PasswordSet& e) {
+    return {e.user + (e.hash.empty() ? " has no password any more" : " has a new password"), ""};
+  }
+  Pair operator()(const ledger::PasskeyAdded& e) {
+    return {fmt::format("{} has passkey '{}'", e.user, e.name), ""};
+  }
+  Pair operator()(const ledger::PasskeyUsed&) { return {"passkey used", ""}; }
+  Pair operator()(const ledger::PasskeyRemoved&) { return {"passkey removed", ""}; }
+  Pair operator()(const ledger::SubjectLinked& e) { return {e.user + " known to " + e.issuer, ""}; }
   Pair operator()(const ledger::UsageRecorded& e) {
     return {fmt::format("{} requests metered", e.records.size()), ""};
   }

@@ -177,8 +177,7 @@ Status Gateway::Impl::begin() {
                                  .replica_wait_ns = options_.replica_wait_ns,
                                  .replica_idle_ns = options_.replica_idle_ns});
   http::ServerOptions server;
-  server.address = options_.address;
-  server.port = options_.port;
+  server.address = options_.address, server.port = options_.port;
   server.threads = kServerThreads;
   server.error_form = refusal_response;
   server.tls = tls_.server;

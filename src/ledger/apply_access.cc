@@ -106,6 +106,7 @@ Status apply(State& state, const UserAdded& e, int64_t now_ns) {
   return {};
 }
 Status apply(State& state, const UserRemoved& e, int64_t) {
+  state.credentials.forget(e.user);
   return with(state.users, e.user, "user", [](User& user) -> Status {
     user.removed = true;
     user.roles.clear();

@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "ledger/access_events.h"
+#include "ledger/credential_events.h"
 #include "ledger/event_types.h"
 #include "ledger/slice_events.h"
 #include "ledger/tenant_events.h"
@@ -24,7 +25,8 @@ using Event =
                  ReservationCreated, ReservationEnded, AttemptSized, SliceGrouped, PowerCapped, PowerUncapped,
                  StackAdded, SliceRequested, SliceFault, VmBilled, VmKept, VmAdopted, DataSetAdded,
                  TenantCreated, TenantRemoved, UserAdded, UserRemoved, RoleGranted, KeyGranted, KeyUsed,
-                 InvitationMade, InvitationTaken, InvitationRevoked, ApplicationMade, ApplicationReviewed>;
+                 InvitationMade, InvitationTaken, InvitationRevoked, ApplicationMade, ApplicationReviewed,
+                 PasswordSet, PasskeyAdded, PasskeyUsed, PasskeyRemoved, SubjectLinked>;
 
 /// An event with its place in the log. seq starts at 1 and has no gaps; time_ns never goes back.
 struct Entry {

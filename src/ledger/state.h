@@ -10,6 +10,7 @@
 
 #include "ledger/access.h"
 #include "ledger/by_id.h"
+#include "ledger/credentials.h"
 #include "ledger/event.h"
 #include "ledger/tenants.h"
 
@@ -108,6 +109,7 @@ struct State {
   ById<User> users;
   ById<Invitation> invitations;
   ById<Application> applications;
+  Credentials credentials;
   ById<Slice> slices;
   ById<Vm> vms;
   std::map<std::string, std::string> drained;  // host → reason

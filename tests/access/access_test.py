@@ -192,6 +192,7 @@ class AccessTest(ClusterTest):
         for name in ("job", "deployment", "key", "invitation", "user", "project", "application", "reservation", "cap"):
             self.things[name] = getattr(self, f"new_{name}")()
         self.things["code"] = ""
+        self.things["passkey"] = "none"  # keys of nobody in particular have none
 
     BODIES = {
         "/api/v1/shutdown": {"nodes": "neither"},  # it comes to be read, and is refused as what it is

@@ -153,8 +153,10 @@ class Api(ClusterTest):
         everything = {(m.upper(), route) for route, item in self.document["paths"].items() for m in item if m != "parameters"}
         self.answered |= {("GET", route) for route, item in self.document["paths"].items()
                           if "101" in item.get("get", {}).get("responses", {})}  # tests/integration/exec_test.py upgrades
+        # tests/integration/sign_in_test.py signs in so.
+        self.answered |= {(m, route) for m, route in everything if "/passkey" in route or "/oidc" in route or route.endswith("/password")}
         self.assertEqual(everything - self.answered, set(), "described and never answered")
-        without = {("GET", "/health"), ("GET", "/metrics"), ("GET", "/api/v1/openapi.json")}
+        without = {("GET", "/api/v1/session/oidc/callback"), ("GET", "/api/v1/session/methods"), ("GET", "/health"), ("GET", "/metrics"), ("GET", "/api/v1/openapi.json")}
         self.assertEqual(everything - self.refused - without, set(), "described and never refused")
         for method, route in everything:
             if method == "GET" or route in NO_IDEMPOTENCY:
@@ -214,6 +216,10 @@ class Api(ClusterTest):
         self.call("DELETE", "/api/v1/session", 403, key=None, headers=cookie)
         self.call("DELETE", "/api/v1/session", key=None, headers={**cookie, "X-Th-Csrf": "1"})
         self.call("GET", "/api/v1/session", 401, key=None, headers=cookie)
+        self.assertFalse(self.call("GET", "/api/v1/session/methods", key=None)["passkey"], "an address is no host name")
+        self.call("POST", "/api/v1/session/passkey/begin", 409, key=None, code="failed_precondition")
+        self.call("POST", "/api/v1/session/passkey", 400, body={}, key=None, field="challenge")
+        self.call("GET", "/api/v1/session/oidc/start", 404, key=None, code="not_found")
 
     def access(self):
         self.write("POST", "/api/v1/tenants", {"name": "lab", "max_gpus": 2})
