@@ -75,14 +75,13 @@ class Tls(unittest.TestCase):
         node = json.loads(next(desk.state.glob("vms/*/node.json")).read_text())
         self.assertTrue(node["controller"].startswith("https://"))
         self.assertEqual(node["authority"], authority.read_text())
-        job = desk.submit(desk.recipe("by-tls", steps=20), "--slice", "demo")
-        self.assertEqual(desk.th("job", "wait", job).returncode, 0)
-        self.assertIn("loss", desk.th("job", "logs", job).stdout)
+        told = desk.th("submit", desk.recipe("by-tls", steps=20), "--slice", "demo")
+        self.assertIn("loss", told.stdout + told.stderr, "the log comes by TLS")
 
         other = desk.state / "other.pem"
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
                         desk.state / "other.key", "-out", other, "-subj", "/CN=other", "-days", "2"], check=True, capture_output=True)
-        refused = desk.th("--ca", other, "job", "list", check=False)
+        refused = desk.th("--ca", other, "fleet", check=False)
         self.assertEqual(refused.returncode, 3)
         self.assertIn("the certificate of 127.0.0.1 is refused", refused.stderr)
 
@@ -119,8 +118,7 @@ class Tls(unittest.TestCase):
         self.assertEqual(refused.returncode, 1)
         self.assertTrue(re.search("nodes of this state dial https://.*; start with TLS as before", refused.stderr), refused.stderr)
         self.assertTrue(desk.up()["url"].startswith("https://"))
-        job = desk.submit(desk.recipe("again", steps=5), "--slice", "demo")
-        self.assertEqual(desk.th("job", "wait", job).returncode, 0)
+        desk.th("submit", desk.recipe("again", steps=5), "--slice", "demo")
         self.assertEqual(desk.node_pids(), nodes)
 
 
