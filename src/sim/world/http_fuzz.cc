@@ -125,6 +125,8 @@ class World {
     std::shared_ptr<NoSink> sink = std::make_shared<NoSink>();
     std::shared_ptr<http::Exchange> exchange;
     std::string request;
+    std::unique_ptr<http::ResponseReader> answer;  // a stream's comes in pieces
+    std::string unread;
   };
   void offload(control::Work work) {
     clock_.after(kMillisecond, [this, work = std::move(work)] {
@@ -182,6 +184,7 @@ void World::send(const std::string& bytes) {
                                            .http_1_0 = reader.http_1_0(),
                                            .keep_alive = reader.keep_alive(),
                                            .accepts = http::accepts_of(request)});
+    call.answer = std::make_unique<http::ResponseReader>(request.method == "HEAD");
     const auto exchange = call.exchange;
     calls_.push_back(std::move(call));
     router_->route(std::move(request), http::make_responder(exchange));
@@ -197,8 +200,10 @@ void World::check_answers() {
     const bool head_only = call.request.starts_with("HEAD ");
     const http::Exchange::Batch batch = call.exchange->take();
     if (batch.bytes.empty()) return !call.exchange->alive();
-    http::ResponseReader reader(head_only);
-    const http::Fed fed = reader.feed(batch.bytes);
+    http::ResponseReader& reader = *call.answer;
+    call.unread += batch.bytes;
+    const http::Fed fed = reader.feed(call.unread);
+    call.unread.erase(0, fed.consumed);
     const bool bad = fed.bad_status != 0 || !reader.has_head() || (batch.last && !head_only && !fed.done) ||
                      reader.status() == 500;
     if (bad) {
