@@ -14,17 +14,11 @@
 #include <utility>
 
 #include "base/base64.h"
+#include "base/free_by.h"
 
 namespace th::access {
 namespace {
 
-template <auto kFree>
-struct FreeBy {
-  template <class T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
 using Pkey = std::unique_ptr<EVP_PKEY, FreeBy<EVP_PKEY_free>>;
 using PkeyContext = std::unique_ptr<EVP_PKEY_CTX, FreeBy<EVP_PKEY_CTX_free>>;
 using ParamBuilder = std::unique_ptr<OSSL_PARAM_BLD, FreeBy<OSSL_PARAM_BLD_free>>;

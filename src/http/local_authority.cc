@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/files.h"
+#include "base/free_by.h"
 #include "http/tls.h"
 #include "http/tls_session.h"
 
@@ -25,13 +26,6 @@ constexpr int64_t kAuthorityNs = 3650 * kDay, kServerNs = 90 * kDay, kRenewNs = 
 constexpr int64_t kBackdateNs = kHour;  // clocks of the fleet may lag behind ours
 constexpr size_t kMaxPemBytes = size_t{256} << 10;
 
-template <auto kFree>
-struct FreeBy {
-  template <class T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
 using Key = std::unique_ptr<EVP_PKEY, FreeBy<EVP_PKEY_free>>;
 using Certificate = std::unique_ptr<X509, FreeBy<X509_free>>;
 using Bio = std::unique_ptr<BIO, FreeBy<BIO_free>>;

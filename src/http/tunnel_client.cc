@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "base/env.h"
+#include "base/free_by.h"
 #include "base/units.h"
 #include "http/tunnel.h"
 #include "http/url.h"
@@ -25,11 +26,6 @@ namespace {
 
 constexpr size_t kPieceBytes = size_t{16} << 10;
 constexpr size_t kMaxRefusalBytes = size_t{1} << 20;
-
-struct FreeSsl {
-  void operator()(SSL* ssl) const { SSL_free(ssl); }
-  void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
-};
 
 /// A socket that does not block, in clear or by TLS. One owner.
 class Wire {
@@ -60,8 +56,8 @@ class Wire {
   const std::string what_;
   const int64_t deadline_ns_;
   UniqueFd fd_;
-  std::unique_ptr<SSL_CTX, FreeSsl> context_;
-  std::unique_ptr<SSL, FreeSsl> ssl_;
+  std::unique_ptr<SSL_CTX, FreeBy<SSL_CTX_free>> context_;
+  std::unique_ptr<SSL, FreeBy<SSL_free>> ssl_;
 };
 
 Status Wire::wait(short events) {
@@ -76,7 +72,7 @@ Status Wire::dial(const Url& url) {
   hints.ai_socktype = SOCK_STREAM;
   const int problem = getaddrinfo(url.host.c_str(), std::to_string(url.port).c_str(), &hints, &found);
   if (problem != 0) return unavailable(std::string("host not found: ") + gai_strerror(problem));
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, freeaddrinfo);
+  const std::unique_ptr<addrinfo, FreeBy<freeaddrinfo>> addresses(found);
   int error = 0;
   for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
     fd_ = UniqueFd(socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -111,10 +107,10 @@ Status Wire::handshake(const Url& url, const std::string& authority_pem) {
   if (authority_pem.empty()) {
     SSL_CTX_set_default_verify_paths(context_.get());
   } else {
-    const std::unique_ptr<BIO, decltype(&BIO_free)> bio(
-        BIO_new_mem_buf(authority_pem.data(), static_cast<int>(authority_pem.size())), BIO_free);
-    const std::unique_ptr<X509, decltype(&X509_free)> authority(
-        PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
+    const std::unique_ptr<BIO, FreeBy<BIO_free>> bio(
+        BIO_new_mem_buf(authority_pem.data(), static_cast<int>(authority_pem.size())));
+    const std::unique_ptr<X509, FreeBy<X509_free>> authority(
+        PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
     if (!authority || X509_STORE_add_cert(SSL_CTX_get_cert_store(context_.get()), authority.get()) != 1)
       return fail(Code::kInvalidArgument, what_ + ": the authority is no certificate in PEM");
   }

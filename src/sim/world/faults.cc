@@ -30,4 +30,10 @@ constexpr std::array<FaultKind, 18> kLlama3 = {{
 
 std::span<const FaultKind> llama3_faults() { return kLlama3; }
 
+const FaultKind& llama3_fault(int64_t drawn) {
+  size_t kind = 0;
+  while ((drawn -= kLlama3[kind].count) >= 0) ++kind;
+  return kLlama3[kind];
+}
+
 }  // namespace th::sim

@@ -27,6 +27,8 @@ struct FaultKind {
 /// days on 16,384 H100 GPUs. What each kind takes with it is ours: a fault of a host's part takes the host.
 std::span<const FaultKind> llama3_faults();
 inline constexpr int64_t kLlama3Interruptions = 419;
+/// The kind that a number drawn from [0, kLlama3Interruptions) stands for: each as often as it was counted.
+const FaultKind& llama3_fault(int64_t drawn);
 inline constexpr int64_t kLlama3Days = 54;
 inline constexpr int64_t kLlama3Gpus = 16'384;
 

@@ -137,19 +137,12 @@ void FleetLoad::next_fault() {
 
 void FleetLoad::one_fault() {
   ++faults_;
-  int64_t drawn = below(kLlama3Interruptions);
-  const FaultKind* kind = nullptr;
-  for (const FaultKind& of : llama3_faults()) {
-    if ((drawn -= of.count) < 0) {
-      kind = &of;
-      break;
-    }
-  }
+  const FaultKind& kind = llama3_fault(below(kLlama3Interruptions));
   const fleet::Fleet& fleet = controller_->core.fleet();
   const auto host = static_cast<fleet::HostIndex>(below(static_cast<int64_t>(fleet.hosts().size())));
-  if (kind->takes == Takes::kRank || kind->takes == Takes::kNobody || kind->takes == Takes::kLeaf) {
-    nodes_.fail_some_rank(kind->name);
-  } else if (kind->takes == Takes::kHost) {
+  if (kind.takes == Takes::kRank || kind.takes == Takes::kNobody || kind.takes == Takes::kLeaf) {
+    nodes_.fail_some_rank(kind.name);
+  } else if (kind.takes == Takes::kHost) {
     break_host(host);
   } else {
     const fleet::Rack& rack = fleet.rack(fleet.host(host).rack);

@@ -51,7 +51,6 @@ class Run {
   double chosen_interval_s() const;
   void train(double until_s);
   void interrupt();
-  size_t draw_kind();
   size_t draw_host();
   void lose_host(size_t slot);
   void give_back_repaired();
@@ -117,13 +116,6 @@ void Run::train(double until_s) {
   now_s_ = until_s;
 }
 
-size_t Run::draw_kind() {
-  int64_t drawn = static_cast<int64_t>(prng_.below(kLlama3Interruptions));
-  size_t kind = 0;
-  while ((drawn -= llama3_faults()[kind].count) >= 0) ++kind;
-  return kind;
-}
-
 /// The slot whose host fails: any of them, those that came back bad much rather.
 size_t Run::draw_host() {
   std::vector<size_t> bad;
@@ -179,7 +171,7 @@ bool Run::replace(size_t slot) {
 void Run::interrupt() {
   bool saved = false;
   while (true) {
-    const FaultKind& kind = llama3_faults()[draw_kind()];
+    const FaultKind& kind = llama3_fault(static_cast<int64_t>(prng_.below(kLlama3Interruptions)));
     const size_t slot = draw_host();
     ++out_.interruptions;
     out_.interruption_times_s.push_back(now_s_);

@@ -227,17 +227,10 @@ void Round::one_fault() {
     trace("fault: reboot of " + vm);
     return nodes_->reboot(vm);
   }
-  int64_t drawn = below(kLlama3Interruptions);
-  const FaultKind* kind = nullptr;
-  for (const FaultKind& of : llama3_faults()) {
-    if ((drawn -= of.count) < 0) {
-      kind = &of;
-      break;
-    }
-  }
+  const FaultKind& kind = llama3_fault(below(kLlama3Interruptions));
   const auto host = static_cast<int32_t>(below(static_cast<int64_t>(fleet_->hosts().size())));
-  trace(fmt::format("fault: {} at {}", kind->name, fleet_->host(host).id));
-  switch (kind->takes) {
+  trace(fmt::format("fault: {} at {}", kind.name, fleet_->host(host).id));
+  switch (kind.takes) {
     case Takes::kHost:
       // Half of them let the host live and take the rank that used the part.
       if (below(2) == 0) return break_host(host);
