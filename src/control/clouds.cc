@@ -42,8 +42,9 @@ Result<std::string> nodes_secret(const fs::path& path) {
   return secret;
 }
 
-Result<std::unique_ptr<cloud::Provider>> open_local(const CloudContext& context) {
+Result<std::unique_ptr<cloud::Provider>> open_local(const CloudContext& context, bool private_networks) {
   cloud::LocalProviderOptions local;
+  local.private_networks = private_networks;
   local.state_dir = context.state_dir, local.controller_url = context.controller_url;
   local.authority_pem = context.authority_pem;
   return cloud::make_local_provider(local);
@@ -115,7 +116,7 @@ Result<std::unique_ptr<cloud::Provider>> open_libvirt(const Config& section, con
 
 Result<std::unique_ptr<cloud::Provider>> open_cloud(std::string_view text, std::string_view file,
                                                     const CloudContext& context) {
-  if (text.empty()) return open_local(context);
+  if (text.empty()) return open_local(context, true);
   TH_TRY(const Config root, Config::parse(text, file, {"cloud"}));
   TH_TRY(const Config section,
          root.map("cloud", {"kind",           "subscription", "resource_group", "region",
@@ -124,9 +125,12 @@ Result<std::unique_ptr<cloud::Provider>> open_cloud(std::string_view text, std::
                             "controller_url", "arm_url",      "login_url",      "prices_url",
                             "metadata_url",   "uri",          "bridge",         "network",
                             "addresses",      "gateway",      "memory",         "cpus",
-                            "share",          "boot_timeout", "acceleration"}));
+                            "share",          "boot_timeout", "acceleration",   "private_networks"}));
   TH_TRY(const std::string kind, section.string("kind"));
-  if (kind == "local") return open_local(context);
+  if (kind == "local") {
+    TH_TRY(const bool private_networks, section.boolean_or("private_networks", true));
+    return open_local(context, private_networks);
+  }
   if (kind == "azure") return open_azure(section, context);
   if (kind == "libvirt") return open_libvirt(section, context);
   return section.bad("kind", fmt::format("'{}' is not a cloud; want local, libvirt or azure", kind));

@@ -157,6 +157,9 @@ Status Daemon::Impl::open_state(const DaemonOptions& options) {
   if (::chmod(dir_.c_str(), 0711) != 0) return fail(errno_error("state folder " + dir_.string(), errno));
   TH_RETURN_IF_ERROR(write_state());
   TH_TRY(registry_, registry::Registry::open(dir_ / "models"));
+  // Jobs of this machine reach no model by its path: nodes copy for them what is theirs.
+  if (::chmod((dir_ / "models").c_str(), 0700) != 0)
+    return fail(errno_error("models folder of " + dir_.string(), errno));
   return open_controller();
 }
 

@@ -12,6 +12,7 @@
 #include "control/placing.h"
 #include "control/stacks.h"
 #include "launch/rendezvous.h"
+#include "node/tenant.h"
 
 namespace th::control {
 namespace {
@@ -118,6 +119,8 @@ void Jobs::start_gangs() {
   for (const std::string& id : std::exchange(unstarted_, {})) {
     const Job& job = core_.state().jobs.at(id);
     Status launched = check_launcher(spec_of(job));
+    if (const auto user = stager_.user_of(account_of(job.owner)); launched && !user)
+      launched = fail(user.error());
     if (launched) launched = core_.launcher().start(gang_of(job));
     if (!launched) {
       gangs_.erase(id);
@@ -158,6 +161,7 @@ launch::GangSpec Jobs::gang_of(const Job& job) {
     gang.ready_url = fmt::format("http://{}:{}/health", address, job.master_port);
   }
   gang.fixed_env[node::kSliceVariable] = job.slice;
+  gang.fixed_env[node::kAccountVariable] = account_of(job.owner);
   if (!slice.requested.stack.empty()) {
     // Its version was found when the slice was made, and stays.
     if (const auto stack = find_stack(core_.state(), slice.requested.stack))

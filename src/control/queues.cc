@@ -155,7 +155,7 @@ void Jobs::plan_slices() {
       const auto stack = find_stack(core_.state(), spec_of(job).stack);
       slices_.lease_for_job(id, pending[decision.index].request.series, stack ? stack->id() : std::string(),
                             *decision.start, owner);
-      stager_.begin(id, spec_of(job));
+      stager_.begin(id, spec_of(job), owner.account);
       waiting_.erase(id);
       continue;
     }

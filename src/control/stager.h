@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "control/core.h"
+#include "node/user.h"
 #include "request/job_spec.h"
 
 namespace th::control {
@@ -19,9 +20,14 @@ class Stager {
 
   /// Begins to fill the job's folder. The node does the same when it starts the ranks: it finds what is there
   /// already, waits for nothing, and tells what is wrong.
-  void begin(const std::string& job, const request::JobSpec& spec);
+  void begin(const std::string& job, const request::JobSpec& spec, const std::string& account);
+  /// The user of the account's ranks, who has a number from here on, on whichever node they start; none: this
+  /// process's. Errors: of node::user_of.
+  Result<std::optional<node::User>> user_of(const std::string& account) const;
 
  private:
+  bool nodes_see_jobs() const;
+
   static constexpr size_t kMaxCopies = 4;  // at once; the nodes of further jobs copy for themselves
   struct Copy {
     std::shared_ptr<std::atomic<bool>> done;

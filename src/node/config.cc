@@ -19,6 +19,18 @@ Result<std::filesystem::path> get_folder(const Json& json, const char* field) {
               fmt::format("field '{}': want an absolute path, got '{}'", field, path.string()));
 }
 
+Result<std::vector<std::filesystem::path>> get_folders(const Json& json, const char* field) {
+  std::vector<std::filesystem::path> folders;
+  if (!json.contains(field)) return folders;
+  for (const Json& folder : json.at(field)) {
+    const auto* text = folder.get_ptr<const std::string*>();
+    if (text == nullptr || !text->starts_with('/'))
+      return fail(Code::kInvalidArgument, fmt::format("field '{}': want absolute paths", field));
+    folders.emplace_back(*text);
+  }
+  return folders;
+}
+
 Result<int64_t> get_amount(const Json& json, const char* field) {
   TH_TRY(int64_t value, get_int(json, field, 0));
   if (value < 0) return fail(Code::kInvalidArgument, fmt::format("field '{}': want 0 or more", field));
@@ -63,6 +75,8 @@ Result<NodeConfig> read_config(const Json& json) {
   TH_TRY(config.gpus, get_count(json, "gpus"));
   TH_TRY(std::string run_as, get_string(json, "run_as", ""));
   if (!run_as.empty()) config.run_as = run_as;
+  TH_TRY(config.private_networks, get_bool(json, "private_networks", true));
+  TH_TRY(config.registry, get_folders(json, "registry"));
   if (json.contains("expect")) {
     TH_TRY(config.expect, read_expectation(json.at("expect")));
   }

@@ -25,10 +25,12 @@ struct NodeConfig {
   std::string controller;  // "http://127.0.0.1:7070"
   std::string authority;   // PEM: whose certificate it takes there; empty: those that the system trusts
   std::string token;
-  std::filesystem::path dir;       // the VM's folder: logs, cgroup; absolute
-  std::filesystem::path jobs_dir;  // jobs' folders are made here; absolute
+  std::filesystem::path dir;                    // the VM's folder: logs, cgroup; absolute
+  std::filesystem::path jobs_dir;               // jobs' folders are made here; absolute
+  std::vector<std::filesystem::path> registry;  // what jobs take from there the controller has looked at
   std::string address = "127.0.0.1";
   int gpus = 0;
+  bool private_networks = true;       // each tenant's ranks have one, where the machine allows
   std::optional<std::string> run_as;  // user of the ranks if the node is root
   Expectation expect;
 };

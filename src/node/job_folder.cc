@@ -8,10 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 
 #include "base/text.h"
+#include "node/tenant.h"
 
 namespace th::node {
 namespace {
@@ -129,11 +131,38 @@ bool same_file(const struct stat& a, const struct stat& b) {
          a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
 }
 
-/// Copies trees into the job's folder.
+/// Copies trees into the job's folder. The node may be root: it hands out what the job's user could read
+/// itself, and what the controller vouches for.
 class Stager {
  public:
-  Stager(int root, const std::optional<User>& user, std::stop_token stop)
-      : root_(root), user_(user), stop_(stop) {}
+  Stager(int root, const Staging& staging, std::stop_token stop)
+      : root_(root), user_(staging.user), registry_(staging.registry), stop_(stop) {}
+
+  Status copy_from(const std::string& from, const std::string& to) {
+    reader_ = is_in_registry(from) ? std::nullopt : user_;
+    TH_TRY(UniqueFd source, open_source(AT_FDCWD, from, from, reader_ ? 0 : O_NOFOLLOW));
+    return copy(std::move(source), to, from, 0);
+  }
+
+ private:
+  /// Only the controller's own files lie there, so no link leads out.
+  bool is_in_registry(const std::filesystem::path& from) const {
+    return std::ranges::any_of(registry_, [&](const std::filesystem::path& folder) {
+      const auto inside = from.lexically_normal().lexically_relative(folder);
+      return !inside.empty() && *inside.begin() != "..";
+    });
+  }
+
+  Result<UniqueFd> open_source(int folder, const std::string& name, const std::string& shown,
+                               int flags) const {
+    const OpensAs as(reader_);
+    UniqueFd fd(openat(folder, name.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | flags));
+    if (fd) return fd;
+    if (errno != EACCES || !reader_) return fail(errno_error(fmt::format("staging {}", shown), errno));
+    return fail(
+        Code::kPermissionDenied,
+        fmt::format("staging {}: user '{}' may not read it; allow it by chmod", shown, reader_->name));
+  }
 
   /// `shown` names the source in errors.
   Status copy(UniqueFd source, const std::string& to, const std::string& shown, int depth) {
@@ -144,16 +173,9 @@ class Stager {
       return fail(Code::kInvalidArgument,
                   fmt::format("staging {}: it is neither a file nor a folder", shown));
     }
-    // The node may be root: it hands out only what the job's user could read at that place.
-    if (user_ && !may(*user_, info, folder ? 5 : 4)) {
-      return fail(
-          Code::kPermissionDenied,
-          fmt::format("staging {}: user '{}' may not read it; allow it by chmod", shown, user_->name));
-    }
     return folder ? copy_folder(std::move(source), to, shown, depth) : copy_file(source, info, to, shown);
   }
 
- private:
   Status copy_file(const UniqueFd& source, const struct stat& info, const std::string& to,
                    const std::string& shown) {
     TH_TRY(Place place, walk(root_, to, user_));
@@ -185,8 +207,7 @@ class Stager {
       std::string name = entry->d_name;
       if (name == "." || name == "..") continue;
       std::string below = shown + "/" + name;
-      UniqueFd fd(openat(source_fd, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-      if (!fd) return fail(errno_error(fmt::format("staging {}", below), errno));
+      TH_TRY(UniqueFd fd, open_source(source_fd, name, below, O_NOFOLLOW));
       TH_RETURN_IF_ERROR(copy(std::move(fd), to + "/" + name, below, depth + 1));
     }
     return {};
@@ -194,6 +215,8 @@ class Stager {
 
   int root_;
   const std::optional<User>& user_;
+  const std::vector<std::filesystem::path>& registry_;
+  std::optional<User> reader_;  // of the source; none: this process
   std::stop_token stop_;
 };
 
@@ -202,19 +225,17 @@ class Stager {
 Status stage_job(const Staging& staging, std::stop_token stop) {
   UniqueFd jobs(open(staging.jobs_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!jobs) return fail(errno_error(fmt::format("opening {}", staging.jobs_dir.string()), errno));
-  TH_TRY(UniqueFd root, enter(jobs.get(), staging.job, staging.user, 0750));
+  const bool is_tenant = staging.user && staging.user->uid >= kFirstTenantUid;
+  const mode_t mode = is_tenant ? 0700 : 0750;
+  TH_TRY(UniqueFd root, enter(jobs.get(), staging.job, staging.user, mode));
   if (!staging.slice.empty()) {
-    TH_TRY(const UniqueFd shared, enter(jobs.get(), staging.slice, staging.user, 0750));
+    TH_TRY(const UniqueFd shared, enter(jobs.get(), staging.slice, staging.user, mode));
   }
   for (const auto& [path, text] : staging.files) {
     TH_RETURN_IF_ERROR(write_text(root.get(), path, text, staging.user));
   }
-  Stager stager(root.get(), staging.user, stop);
-  for (const auto& [to, from] : staging.stage) {
-    UniqueFd source(open(from.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-    if (!source) return fail(errno_error(fmt::format("staging {}", from), errno));
-    TH_RETURN_IF_ERROR(stager.copy(std::move(source), to, from, 0));
-  }
+  Stager stager(root.get(), staging, stop);
+  for (const auto& [to, from] : staging.stage) TH_RETURN_IF_ERROR(stager.copy_from(from, to));
   return {};
 }
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "base/files.h"
 #include "base/result.h"
@@ -20,14 +21,15 @@ struct Staging {
   std::string slice;  // of a folder beside the job's, which the jobs of the slice share; empty: none
   std::map<std::string, std::string> files;  // path in the job's folder → text
   std::map<std::string, std::string> stage;  // path in the job's folder → absolute path of a file or folder
-  std::optional<User> user;                  // owner of all that is made; none: this process's
+  std::vector<std::filesystem::path> registry;  // folders of the controller, whose files it vouches for
+  std::optional<User> user;                     // owner of all that is made; none: this process's
 };
 
 /// Makes jobs_dir/job and fills it. Each file appears whole (temporary name, rename); a staged file that is
 /// there already with the size and time of its source stays. Copies share blocks where the file system can.
-/// Blocking; looks at `stop` between pieces. Errors: kNotFound and kPermissionDenied (a source; with a user:
-/// that user must be able to read the file by its mode), kInvalidArgument (a link or a device in the way),
-/// kNoSpace, kCancelled.
+/// Blocking; looks at `stop` between pieces. Errors: kNotFound and kPermissionDenied (a source that is
+/// not in the registry and that the user could not read itself), kInvalidArgument (a link or a device in the
+/// way), kNoSpace, kCancelled.
 Status stage_job(const Staging& staging, std::stop_token stop);
 
 /// The job's folder, open as O_PATH. Errors: kNotFound.

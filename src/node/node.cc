@@ -83,7 +83,7 @@ class Node {
   const NodeConfig& config_;
   std::optional<User> user_;
   MemoryLimiter limiter_;
-  RankHost host_{config_, user_, limiter_};
+  RankHost host_{config_, limiter_, probe_isolation(user_, config_), {config_.jobs_dir, config_.controller}};
   std::string boot_id_ = random_token().substr(0, 16);
   std::optional<Validation> validation_;
   bool asking_time_ = false;
@@ -205,12 +205,16 @@ void Node::apply(const SyncReply& reply) {
 }
 
 void Node::add(const Task& task) {
-  auto& rank = entries_[task.id.text()].rank = std::make_unique<Rank>(task, host_);
+  const auto user = user_of(tenant_of(task), user_, config_.jobs_dir);
+  auto& rank = entries_[task.id.text()].rank =
+      std::make_unique<Rank>(task, user.value_or(std::nullopt), host_);
   rank->in_touch(in_touch_since_ns_);
+  if (!user) return rank->fail_to_start(user.error().message);
   std::string attempt = attempt_of(task.id);
   auto [it, fresh] = stages_.try_emplace(attempt);
   if (!fresh) return;
-  Staging staging{config_.jobs_dir, task.id.job, slice_of(task), task.files, task.stage, user_};
+  Staging staging{config_.jobs_dir, task.id.job,      slice_of(task), task.files,
+                  task.stage,       config_.registry, *user};
   it->second.worker = std::jthread([this, attempt, staging = std::move(staging)](std::stop_token stop) {
     Status result = stage_job(staging, stop);
     mailbox_.post([this, attempt, result] {
@@ -348,11 +352,7 @@ void Node::sync(int64_t now_ns) {
     return link_.ask_time([this](std::optional<int64_t> skew_s) {
       asking_time_ = false;
       if (!skew_s && link_.next_sync_ns(now())) return;  // not reached: again, later
-      validation_ = validate(config_, user_, skew_s);
-      for (const Check& check : validation_->checks) {
-        log_info("check {}: {} ({}, want {})", check.name, check.ok ? "ok" : "FAILED", check.value,
-                 check.want);
-      }
+      validation_ = validate(config_, user_, skew_s, host_.isolation.text());
     });
   }
   SyncRequest request{boot_id_, generation_, validation_, config_.address, {}, {}};

@@ -49,13 +49,17 @@ Result<Rank::Inside> Rank::open_inside_of(SpawnSpec& spec) const {
     out.cwd = UniqueFd(open(task_.cwd->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!out.cwd) return fail(errno_error(fmt::format("working folder {}", *task_.cwd), errno));
   }
-  out.reachable = !host_.user || can_reach(*host_.user, config.jobs_dir / task_.id.job);
+  out.reachable = !user_ || can_reach(*user_, config.jobs_dir / task_.id.job);
   spec.env = environment(out.reachable);
   spec.cwd_fd = out.cwd ? out.cwd.get() : out.folder.get();
   spec.job_fd = out.reachable ? -1 : out.folder.get();
   spec.cgroup_procs_fd = cgroup_.procs_fd();
   spec.data_limit_bytes = cgroup_.procs_fd() < 0 ? task_.memory_bytes : 0;
-  spec.user = host_.user;
+  spec.user = user_;
+  spec.hide_processes = user_ && host_.isolation.processes;
+  if (user_ && host_.isolation.network && wants_private_network(task_)) {
+    TH_TRY(spec.network_fd, host_.networks.enter(tenant_of(task_)));
+  }
   return out;
 }
 
@@ -67,7 +71,7 @@ Status Rank::try_start() {
   if (task_.metrics_file) {
     UniqueFd read_only(open(fmt::format("/proc/self/fd/{}", inside.folder.get()).c_str(),
                             O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    TH_TRY(UniqueFd file, open_inside(read_only.get(), *task_.metrics_file, host_.user));
+    TH_TRY(UniqueFd file, open_inside(read_only.get(), *task_.metrics_file, user_));
     metrics_fd_ = file.get();
     metrics_ = MetricsTail(std::move(file), task_.id);
   }
@@ -98,7 +102,7 @@ std::map<std::string, std::string> Rank::environment(bool reachable) const {
   env["TH_TASK"] = (config.dir / task_.id.text()).string();
   env.insert(
       {{"TH_URL", config.controller}, {"PATH", program_path()}, {"HOME", folder}, {"LANG", "C.UTF-8"}});
-  if (host_.user) env.insert({{"USER", host_.user->name}, {"LOGNAME", host_.user->name}});
+  if (user_) env.insert({{"USER", user_->name}, {"LOGNAME", user_->name}});
   return env;
 }
 

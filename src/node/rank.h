@@ -12,6 +12,8 @@
 #include "node/metrics_tail.h"
 #include "node/protocol.h"
 #include "node/spawn.h"
+#include "node/tenant.h"
+#include "node/tenant_network.h"
 #include "node/user.h"
 
 namespace th::node {
@@ -19,15 +21,20 @@ namespace th::node {
 /// What ranks share. Outlives them.
 struct RankHost {
   const NodeConfig& config;
-  const std::optional<User>& user;
   const MemoryLimiter& limiter;
+  const Isolation isolation;
+  mutable TenantNetworks networks;
 };
 
 /// Times are monotonic nanoseconds unless they say otherwise. Thread: the node's main thread, whose end kills
 /// the process.
 class Rank {
  public:
-  Rank(Task task, const RankHost& host) : task_(std::move(task)), host_(host) { report_.id = task_.id; }
+  /// `user`: none: this process's own.
+  Rank(Task task, std::optional<User> user, const RankHost& host)
+      : task_(std::move(task)), user_(std::move(user)), host_(host) {
+    report_.id = task_.id;
+  }
 
   const Task& task() const { return task_; }
   LogFile& log() { return log_; }
@@ -35,7 +42,7 @@ class Rank {
   int metrics_fd() const { return metrics_fd_; }
   bool running() const { return report_.state == TaskState::kRunning || report_.state == TaskState::kReady; }
   bool exited() const { return report_.state == TaskState::kExited; }
-  const std::optional<User>& user() const { return host_.user; }
+  const std::optional<User>& user() const { return user_; }
   pid_t pid() const { return static_cast<pid_t>(report_.pid); }
 
   /// Starts the process, or makes this an exited task with a reason. Pre: staged, not started.
@@ -88,6 +95,7 @@ class Rank {
   void exit_with(std::string reason, int64_t now_ns);
 
   Task task_;
+  std::optional<User> user_;
   const RankHost& host_;
   TaskReport report_;
   LogFile log_;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/close_range.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -19,12 +20,13 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "node/tenant.h"
 
 namespace th::node {
 namespace {
 
 /// What the child could not do, sent to the parent through a pipe.
-enum class Step : int { kSetup, kLimit, kFolder, kUser, kExec };
+enum class Step : int { kSetup, kLimit, kFolder, kApart, kUser, kExec };
 struct Failure {
   Step step;
   int error;
@@ -37,14 +39,10 @@ struct Program {
 
 /// Asked for the rank's user, since this process may be root and find what the user cannot reach.
 bool can_execute(const std::optional<User>& user, const std::string& path) {
-  if (access(path.c_str(), X_OK) != 0) return false;
-  std::error_code error;
-  auto real = std::filesystem::canonical(path, error);
+  const OpensAs as(user);
   struct stat info {};
-  if (error || stat(real.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return false;
-  std::filesystem::path asked(path);
-  return !user || (may(*user, info, 1) && can_reach(*user, real.parent_path()) &&
-                   can_reach(*user, asked.parent_path()));
+  return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+         faccessat(AT_FDCWD, path.c_str(), X_OK, AT_EACCESS) == 0;
 }
 
 /// Beside this program by an open descriptor, elsewhere by path.
@@ -128,6 +126,9 @@ bool become(const User& user) {
   }
   if (!limit(spec)) give_up(report_fd, Step::kLimit);
   if (fchdir(spec.cwd_fd) != 0) give_up(report_fd, Step::kFolder);
+  // After the folder, which would else lie outside of its mounts; before it loses the right.
+  const bool joined = spec.network_fd < 0 || syscall(SYS_setns, spec.network_fd, CLONE_NEWNET) == 0;
+  if (!joined || (spec.hide_processes && !hide_other_processes())) give_up(report_fd, Step::kApart);
   if (spec.user && !become(*spec.user)) give_up(report_fd, Step::kUser);
   // A change of user clears the death signal, so it comes after; the parent may have died before it was set.
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) {
@@ -154,6 +155,8 @@ Error explain(const Failure& failure, const Prepared& p) {
       return errno_error("setting the memory limit", failure.error);
     case Step::kFolder:
       return errno_error("entering the working folder", failure.error);
+    case Step::kApart:
+      return errno_error("keeping the process apart from other tenants'", failure.error);
     case Step::kUser:
       return errno_error(fmt::format("becoming user '{}'", p.spec.user->name), failure.error);
     case Step::kExec:

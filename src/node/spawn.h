@@ -27,6 +27,8 @@ struct SpawnSpec {
   int cgroup_procs_fd = -1;      // open for writing; -1: none
   int64_t data_limit_bytes = 0;  // RLIMIT_DATA; 0: none
   std::optional<User> user;      // none: stay who we are
+  bool hide_processes = false;   // /proc shows its own user's only (tenant.h)
+  int network_fd = -1;           // the network namespace that it joins; -1: stays in ours
 };
 
 /// Where a rank finds the job's folder open when its user cannot reach it by path.

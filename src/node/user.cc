@@ -1,12 +1,17 @@
 #include "node/user.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <grp.h>
 #include <pwd.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <cstdlib>
+
+#include "base/files.h"
 
 namespace th::node {
 
@@ -31,20 +36,35 @@ Result<std::optional<User>> user_to_become(const std::optional<std::string>& run
   return std::optional<User>(std::move(user));
 }
 
-bool may(const User& user, const struct stat& info, int want) {
-  if (info.st_uid == user.uid) return ((info.st_mode >> 6) & want) == static_cast<unsigned>(want);
-  bool member = std::find(user.groups.begin(), user.groups.end(), info.st_gid) != user.groups.end();
-  return ((info.st_mode >> (member ? 3 : 0)) & want) == static_cast<unsigned>(want);
+namespace {
+
+/// Of this thread alone: glibc's would be of all threads.
+void set_groups(const std::vector<gid_t>& groups) {
+  if (syscall(SYS_setgroups, groups.size(), groups.data()) != 0) abort();  // it would open as the wrong user
 }
 
+}  // namespace
+
 bool can_reach(const User& user, const std::filesystem::path& folder) {
-  std::filesystem::path walked;
-  for (const auto& part : folder) {
-    walked /= part;
-    struct stat info {};
-    if (stat(walked.c_str(), &info) != 0 || !may(user, info, 1)) return false;
-  }
-  return true;
+  const OpensAs as(user);
+  return static_cast<bool>(UniqueFd(open((folder / ".").c_str(), O_PATH | O_CLOEXEC)));
+}
+
+OpensAs::OpensAs(const std::optional<User>& user) {
+  if (!user) return;
+  own_groups_.emplace(static_cast<size_t>(getgroups(0, nullptr)));
+  if (getgroups(static_cast<int>(own_groups_->size()), own_groups_->data()) < 0) abort();
+  set_groups(user->groups);
+  setfsgid(user->gid);
+  setfsuid(user->uid);  // takes the right to pass over modes along (capabilities(7))
+  if (setfsuid(static_cast<uid_t>(-1)) != static_cast<int>(user->uid)) abort();
+}
+
+OpensAs::~OpensAs() {
+  if (!own_groups_) return;
+  setfsuid(geteuid());
+  setfsgid(getegid());
+  set_groups(*own_groups_);
 }
 
 }  // namespace th::node

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/log.h"
 #include "base/text.h"
 #include "base/units.h"
 
@@ -117,12 +118,15 @@ std::optional<int64_t> parse_http_date(std::string_view text) {
 }
 
 Validation validate(const NodeConfig& config, const std::optional<User>& user,
-                    std::optional<int64_t> clock_skew_s) {
+                    std::optional<int64_t> clock_skew_s, const std::string& isolation) {
   int cores = count_cores();
   Validation validation;
   validation.checks = {check_gpus(config, cores), check_cpus(config, cores), check_memory(config),
                        check_disk(config),        check_clock(clock_skew_s), check_user(config, user),
                        check_programs(config),    check_bandwidth(config)};
+  validation.checks.push_back({"isolation", true, isolation, "what the machine allows"});
+  for (const Check& check : validation.checks)
+    log_info("check {}: {} ({}, want {})", check.name, check.ok ? "ok" : "FAILED", check.value, check.want);
   validation.ok = true;
   for (const Check& check : validation.checks) validation.ok = validation.ok && check.ok;
   return validation;

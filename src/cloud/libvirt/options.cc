@@ -80,6 +80,8 @@ std::string node_config(const LibvirtProviderOptions& options, const VmSpec& spe
                  {"token", token},
                  {"dir", "/var/lib/thunderhead"},
                  {"jobs_dir", (options.state_dir / "jobs").string()},
+                 {"registry", Json::array({(options.state_dir / "models").string(),
+                                           (options.state_dir / "data").string()})},
                  {"address", record.address.substr(0, record.address.find('/'))},
                  {"gpus", spec.gpus},
                  {"run_as", options.run_as},

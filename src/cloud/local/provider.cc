@@ -212,6 +212,7 @@ class LocalProvider final : public Provider {
                    {"memory_bytes", spec.memory_bytes},
                    {"disk_free_bytes", spec.disk_free_bytes},
                    {"programs", options_.programs}};
+    const fs::path& state = options_.state_dir;
     Json config = {{"name", spec.vm},
                    {"host", spec.host},
                    {"vm", spec.vm},
@@ -219,12 +220,14 @@ class LocalProvider final : public Provider {
                    {"controller", options_.controller_url},
                    {"token", random_token()},
                    {"dir", dir.string()},
-                   {"jobs_dir", (options_.state_dir / "jobs").string()},
+                   {"jobs_dir", (state / "jobs").string()},
+                   {"registry", Json::array({(state / "models").string(), (state / "data").string()})},
                    {"address", "127.0.0.1"},
                    {"gpus", spec.gpus},
                    {"cpus", spec.cpus},
                    {"memory_bytes", spec.memory_bytes},
                    {"run_as", options_.run_as.empty() ? Json() : Json(options_.run_as)},
+                   {"private_networks", options_.private_networks},
                    {"expect", expect},
                    {"client_token", client_token}};
     if (!options_.authority_pem.empty()) config["authority"] = options_.authority_pem;

@@ -17,6 +17,7 @@ struct LocalProviderOptions {
   std::string controller_url;          // "http://127.0.0.1:7070": where nodes dial
   std::string authority_pem = {};      // whose certificate they take there; empty: those of the system
   std::string run_as = "nobody";       // user of the ranks when the node runs as root; empty: the node's own
+  bool private_networks = true;  // a network of its own for each tenant's ranks, where the machine allows
   std::vector<std::string> programs = {};  // that nodes must find beside th-node or in PATH
   int64_t stop_grace_ms = 15'000;  // remove(): between SIGTERM and SIGKILL; covers the ranks' own grace
 };
