@@ -14,6 +14,9 @@ NPM = {
     "npm/uplot.js": "uplot/dist/uPlot.iife.min.js",
     "npm/uplot.css": "uplot/dist/uPlot.min.css",
     "npm/pico.css": "@picocss/pico/css/pico.min.css",
+    "npm/xterm.js": "@xterm/xterm/lib/xterm.mjs",
+    "npm/xterm.css": "@xterm/xterm/css/xterm.css",
+    "npm/xterm_fit.js": "@xterm/addon-fit/lib/addon-fit.mjs",
 }
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
          ".svg": "image/svg+xml", ".yaml": "text/plain; charset=utf-8"}

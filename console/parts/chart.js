@@ -1,18 +1,17 @@
 // A line chart by uPlot, which is only asked for where there is one.
 
 import { html, useDark, useEffect, useRef } from './core.js';
+import { loadStyle } from './style.js';
 
-const here = new URL('..', import.meta.url);
 let loading = null;
 function uplot() {
   loading ||= new Promise((done, failed) => {
-    const style = Object.assign(document.createElement('link'), { rel: 'stylesheet', href: new URL('npm/uplot.css', here) });
-    const script = Object.assign(document.createElement('script'), { src: new URL('npm/uplot.js', here) });
+    const script = Object.assign(document.createElement('script'), { src: new URL('../npm/uplot.js', import.meta.url) });
     script.onload = () => done(window.uPlot);
-    script.onerror = failed;
-    document.head.append(style, script);
+    script.onerror = () => ((loading = null), script.remove(), failed(new Error('the charts could not be loaded')));
+    document.head.append(script);
   });
-  return loading;
+  return Promise.all([loading, loadStyle('npm/uplot.css')]).then(([UPlot]) => UPlot);
 }
 
 const kBinary = Array.from({ length: 50 }, (_, i) => 2 ** i);

@@ -1,122 +1,81 @@
-// A shell beside a rank of the job, through the controller (docs/exec.md). It understands as much of a terminal as a shell's line
-// needs: colours are left out, and programs that draw on the whole screen belong into `th attach`.
+// A shell beside a rank of the job, through the controller (docs/exec.md), on a terminal by xterm.js; both are asked for here only.
 
 import { html, useEffect, useRef, useState } from './core.js';
 import { post } from './api.js';
+import { loadStyle } from './style.js';
 import { Card } from './ui.js';
+import { Terminal as Xterm } from '../npm/xterm.js';
+import { FitAddon } from '../npm/xterm_fit.js';
 
 const kStdin = 0, kStdout = 1, kControl = 3;
-const kMaxLines = 2000, kRows = 30, kColumns = 100;
-const kKeys = { Enter: '\r', Backspace: '\x7f', Tab: '\t', Escape: '\x1b', ArrowUp: '\x1b[A', ArrowDown: '\x1b[B', ArrowRight: '\x1b[C',
-  ArrowLeft: '\x1b[D', Home: '\x1b[H', End: '\x1b[F', Delete: '\x1b[3~' };
-
-/** Lines of text with a cursor on the last one. */
-export class Screen {
-  lines = [''];
-  column = 0;
-  pending = '';  // of an escape sequence that is not whole yet
-
-  write(text) {
-    text = this.pending + text;
-    this.pending = '';
-    for (let at = 0; at < text.length; at++) {
-      const char = text[at];
-      if (char === '\x1b') {
-        const escape = /^\x1b(?:\[([0-9;?]*)([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()].|[^[\]()])/.exec(text.slice(at, at + 300));
-        if (!escape) {
-          if (text.length - at < 300) this.pending = text.slice(at);
-          return;
-        }
-        if (escape[2]) this.control(escape[2], parseInt(escape[1], 10) || 0);
-        at += escape[0].length - 1;
-      } else if (char === '\n') {
-        this.lines.push('');
-        if (this.lines.length > kMaxLines) this.lines.splice(0, this.lines.length - kMaxLines);
-        this.column = Math.min(this.column, 0);
-      } else if (char === '\r') {
-        this.column = 0;
-      } else if (char === '\b') {
-        this.column = Math.max(0, this.column - 1);
-      } else if (char === '\t') {
-        this.put(' '.repeat(8 - (this.column % 8)));
-      } else if (char >= ' ') {
-        this.put(char);
-      }
-    }
-  }
-  put(text) {
-    const line = this.lines.at(-1).padEnd(this.column);
-    this.lines[this.lines.length - 1] = line.slice(0, this.column) + text + line.slice(this.column + text.length);
-    this.column += text.length;
-  }
-  control(letter, count) {
-    const line = this.lines.at(-1);
-    if (letter === 'K') this.lines[this.lines.length - 1] = count === 0 ? line.slice(0, this.column) : '';
-    if (letter === 'C') this.column += count || 1;
-    if (letter === 'D') this.column = Math.max(0, this.column - (count || 1));
-    if (letter === 'G') this.column = Math.max(0, (count || 1) - 1);
-    if (letter === 'P') this.lines[this.lines.length - 1] = line.slice(0, this.column) + line.slice(this.column + (count || 1));
-    if (letter === '@') this.lines[this.lines.length - 1] = line.slice(0, this.column) + ' '.repeat(count || 1) + line.slice(this.column);
-    if (letter === 'J') this.lines = [''], this.column = 0;
-  }
-}
-
-const keyOf = (event) => {
-  if (event.ctrlKey && !event.altKey && event.key.length === 1) {
-    const code = event.key.toUpperCase().charCodeAt(0);
-    return code >= 64 && code < 96 ? String.fromCharCode(code - 64) : '';
-  }
-  if (event.metaKey || event.altKey) return '';
-  return kKeys[event.key] ?? (event.key.length === 1 ? event.key : '');
-};
 
 const howItEnded = (last) => (last.error ? last.error.message : last.signal ? `Ended by signal ${last.signal}${last.reason ? `: ${last.reason}` : ''}.` : `Ended with exit code ${last.exit_code}.`);
 
+const message = (kind, bytes) => {
+  const out = new Uint8Array(bytes.length + 1);
+  out[0] = kind;
+  out.set(bytes, 1);
+  return out;
+};
+const utf8 = (text) => new TextEncoder().encode(text);
+const binary = (text) => Uint8Array.from(text, (char) => char.charCodeAt(0));
+
+/** A terminal in `box` that follows its size. The page's own keys stay: Shift and Tab leave it. */
+function openTerminal(box, rank) {
+  const terminal = new Xterm({ screenReaderMode: true, scrollback: 5000, fontSize: 13, lineHeight: 1.15, cursorBlink: false,
+    minimumContrastRatio: 4.5, fontFamily: getComputedStyle(document.documentElement).getPropertyValue('--mono'), theme: { background: '#0d1119', foreground: '#d5dbe8' } });
+  const fit = new FitAddon();
+  terminal.loadAddon(fit);
+  terminal.open(box);
+  terminal.textarea.setAttribute('aria-label', `Shell beside rank ${rank}; Shift and Tab leave it`);
+  terminal.attachCustomKeyEventHandler((event) => !(event.key === 'Tab' && event.shiftKey));
+  fit.fit();
+  const watch = new ResizeObserver(() => fit.fit());
+  watch.observe(box);
+  return { terminal, close: () => (watch.disconnect(), terminal.dispose()) };
+}
+
+/** Its bytes to `socket` and back, and its size. `end(why)` once it is over. */
+function connect(terminal, socket, begin, end) {
+  const send = (kind, bytes) => socket.readyState === WebSocket.OPEN && socket.send(message(kind, bytes));
+  const tellSize = () => send(kControl, utf8(JSON.stringify({ resize: { rows: terminal.rows, columns: terminal.cols } })));
+  socket.onopen = () => (tellSize(), begin());
+  socket.binaryType = 'arraybuffer';
+  socket.onmessage = ({ data }) => {
+    const bytes = new Uint8Array(data);
+    if (bytes[0] === kStdout) terminal.write(bytes.subarray(1));
+    if (bytes[0] === kControl) end(howItEnded(JSON.parse(new TextDecoder().decode(bytes.subarray(1)))));
+  };
+  socket.onclose = () => end('The connection was lost; what ran in the shell was ended.');
+  terminal.onData((text) => send(kStdin, utf8(text)));
+  terminal.onBinary((text) => send(kStdin, binary(text)));
+  terminal.onResize(tellSize);
+}
+
 /** One session, from its opening to its end. */
 function Session({ job, rank, over }) {
-  const [text, setText] = useState(''), [said, say] = useState('Opening…');
-  const box = useRef(null), socket = useRef(null);
+  const box = useRef(null), [said, say] = useState('Opening…');
   useEffect(() => {
-    let gone = false, ended = false, due = 0;
-    const screen = new Screen(), decoder = new TextDecoder();
-    const show = () => (due ||= setTimeout(() => ((due = 0), gone || setText(screen.lines.join('\n'))), 30));
-    const end = (why) => gone || ended || ((ended = true), say(why), over());  // the first reason is the one
+    let gone = false, ended = false, opened = null, socket = null;
+    const end = (why) => {
+      if (gone || ended) return;  // the first reason is the one
+      ended = true;
+      if (opened) opened.terminal.options.disableStdin = true;
+      say(why);
+      over();
+    };
     (async () => {
-      const session = await post(`/jobs/${job.id}/exec`, { rank, terminal: true, rows: kRows, columns: kColumns });
+      await loadStyle('npm/xterm.css');
       if (gone) return;
-      const opened = new WebSocket(`${location.protocol.replace('http', 'ws')}//${location.host}/api/v1/exec/${session.id}`);
-      opened.binaryType = 'arraybuffer';
-      opened.onopen = () => ((socket.current = opened), say(''), box.current?.focus());
-      opened.onmessage = ({ data }) => {
-        const bytes = new Uint8Array(data);
-        if (bytes[0] === kStdout) screen.write(decoder.decode(bytes.subarray(1), { stream: true })), show();
-        if (bytes[0] === kControl) end(howItEnded(JSON.parse(new TextDecoder().decode(bytes.subarray(1)))));
-      };
-      opened.onclose = () => ((socket.current = null), end('The connection was lost; what ran in the shell was ended.'));
-      if (gone) opened.close();
+      const { terminal } = (opened = openTerminal(box.current, rank));
+      const session = await post(`/jobs/${job.id}/exec`, { rank, terminal: true, rows: terminal.rows, columns: terminal.cols });
+      if (gone) return;
+      socket = new WebSocket(`${location.protocol.replace('http', 'ws')}//${location.host}/api/v1/exec/${session.id}`);
+      connect(terminal, socket, () => (say(''), terminal.focus()), end);
     })().catch((error) => end(error.message));
-    return () => ((gone = true), clearTimeout(due), socket.current?.close());
+    return () => ((gone = true), socket?.close(), opened?.close());
   }, []);
-  useEffect(() => {
-    if (box.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [text]);
-  const send = (typed) => {
-    const bytes = new TextEncoder().encode(typed), message = new Uint8Array(bytes.length + 1);
-    message[0] = kStdin;
-    message.set(bytes, 1);
-    socket.current?.send(message);
-  };
-  const typed = (event) => {
-    if (event.key === 'Tab' && event.shiftKey) return;  // the way out for who has no mouse
-    const key = keyOf(event);
-    if (!key || !socket.current) return;
-    event.preventDefault();
-    send(key);
-  };
-  return html`
-    <pre class="log" ref=${box} tabindex="0" role="textbox" aria-multiline="true" aria-label="Shell beside rank ${rank}; Shift and Tab leave it"
-      onKeyDown=${typed} onPaste=${(event) => (event.preventDefault(), send(event.clipboardData.getData('text').replaceAll('\n', '\r')))}>${text}▏</pre>
-    ${said && html`<p class="muted" role="status">${said}</p>`}`;
+  return html`<div class="shell"><div ref=${box}></div></div>${said && html`<p class="muted" role="status">${said}</p>`}`;
 }
 
 export default function Terminal({ job }) {

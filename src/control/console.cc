@@ -43,8 +43,9 @@ http::Response console_page(const http::Request& request, const std::string& gat
   // Pico's icons are data: images.
   out.headers.emplace_back(
       "Content-Security-Policy",
-      "default-src 'self'; img-src 'self' data:; connect-src 'self'" + gateway +
-          "; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'");
+      // The terminal colours its cells by styles of its own making.
+      "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'" +
+          gateway + "; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'");
   out.headers.emplace_back("ETag", '"' + std::string(console_version()) + '"');
   out.headers.emplace_back("Referrer-Policy", "no-referrer");
   return out;

@@ -97,16 +97,6 @@ async function train(visitor, desk, name, slice, steps) {
   await press(page, 'Output');
   await page.getByRole('log').getByText(/step +\d+\//).first().waitFor();
   await check(visitor, 'the output of a job');
-  await press(page, 'Shell');
-  await press(page, 'Open a shell');
-  const shell = page.getByRole('textbox', { name: /^Shell beside rank 0/ });
-  await until('the shell to ask for a line', async () => /[$#] /.test(await shell.innerText()));
-  await shell.pressSequentially('echo "at $((6 * 7))"');
-  await shell.press('Enter');
-  await until('what the line says', async () => /^at 42$/m.test(await shell.innerText()));
-  await check(visitor, 'a shell');
-  await shell.press('Control+d');
-  await page.getByText(/^Ended (with exit code 0|by signal 9)/).waitFor();  // the job may be faster
   await press(page, 'Progress');
   await until('the job to succeed', async () => (await figure(page, 'State')) === 'succeeded');
   await check(visitor, 'a job');
@@ -115,6 +105,43 @@ async function train(visitor, desk, name, slice, steps) {
   await open(page, 'Jobs');
   await page.getByRole('cell', { name: new RegExp(name) }).first().waitFor();
   await check(visitor, 'jobs');
+}
+
+/** A line, colours, a program that draws on the whole screen, and a window that changes. */
+async function useTheShell(visitor, desk, slice) {
+  const { page, width } = visitor;
+  const job = await desk.api('POST', '/jobs', { name: `beside-${slice}`, gpus: 1, slice, command: ['sleep', '600'] });
+  await page.goto(`/#/jobs/${job.id}`);
+  await until('it to run', async () => (await figure(page, 'State').catch(() => '')) === 'running');
+  await press(page, 'Shell');
+  await press(page, 'Open a shell');
+  const keys = page.getByRole('textbox', { name: /^Shell beside rank 0/ }), rows = page.locator('.xterm-rows');
+  const sees = (what, text) => until(what, async () => text.test(await rows.innerText()));
+  const run = async (line) => (await keys.pressSequentially(line), keys.press('Enter'));
+  await sees('the shell to ask for a line', /[$#]/);
+  await run('echo "at $((6 * 7))"');
+  await sees('what the line says', /^at 42\s*$/m);
+  await run("printf '\\033[31mred\\033[38;2;10;200;30mgreen\\033[0m\\n'");
+  const color = (text) => rows.locator('span').getByText(text, { exact: true }).evaluate((span) => getComputedStyle(span).color);
+  assert.match(await color('red'), /^rgb\(2\d\d, \d+, \d+\)/);
+  assert.equal(await color('green'), 'rgb(10, 200, 30)');
+  await check(visitor, 'a shell');
+  await run('seq -f "line %g" 500 | less');
+  await sees('the first page', /^line 1\s*$/m);
+  assert.doesNotMatch(await rows.innerText(), /at 42/, 'a full screen of its own');
+  await keys.press('Shift+G');
+  await sees('the last page', /^line 500\s*$/m);
+  await page.setViewportSize({ width, height: 500 });
+  await keys.press('g');
+  await until('a smaller page', async () => /^line 1\s*$/m.test(await rows.innerText()) && (await rows.locator('div').count()) < 24);
+  await keys.press('q');
+  await sees('the shell as it was', /^at 42\s*$/m);
+  await run('echo "$(stty size) of $(tput lines)"');
+  await until('the size to be known', async () => new RegExp(`^${await rows.locator('> div').count()} \\d+ of`, 'm').test(await rows.innerText()));
+  await page.setViewportSize({ width, height: 860 });
+  await keys.press('Control+d');
+  await page.getByText(/^Ended with exit code 0/).waitFor();
+  await desk.api('DELETE', `/jobs/${job.id}`);
 }
 
 async function deployAndChat(visitor, model, name) {
@@ -249,6 +276,8 @@ async function mainJob(visitor, desk, { slice, model, gpus, steps }) {
   say(`slice ${slice} is ready`);
   await train(visitor, desk, model, slice, steps);
   say(`${model} is trained`);
+  await useTheShell(visitor, desk, slice);
+  say('a shell was used');
   const pieces = await deployAndChat(visitor, model, `${model}-chat`);
   say(`${model}-chat answered in ${pieces} pieces seen`);
   await seeTheCost(visitor);
