@@ -209,50 +209,56 @@ bool Slices::has_vm_on(const Slice& slice, const std::string& host) const {
   });
 }
 
-/// By those who had the slice's hosts before.
-bool Slices::hosts_are_given_back(const Slice& slice) const {
-  std::set<std::string_view> hosts;
-  for (const Share& share : slice.terms.hosts) hosts.insert(share.host);
-  return std::ranges::none_of(core_.active_slices(), [&](const std::string& id) {
-    if (id == slice.terms.slice) return false;
-    return std::ranges::any_of(core_.state().slices.at(id).vms, [&](const std::string& name) {
-      const Vm& vm = core_.state().vms.at(name);
-      return vm.state != VmState::kDeleted && hosts.contains(vm.host);
-    });
+void Slices::Use::add(const fleet::Fleet& fleet, fleet::HostIndex host, int64_t gpus) {
+  const fleet::Series& series = fleet.series_of(host);
+  const fleet::Rack& rack = fleet.rack(fleet.host(host).rack);
+  const int64_t watts = gpus * series.gpu_w + (is_on[host] ? 0 : series.host_idle_w);
+  is_on[host] = true;
+  rack_w[fleet.host(host).rack] += watts, row_w[rack.row] += watts, site_w[rack.site] += watts;
+}
+
+const Slices::Use& Slices::use() {
+  const fleet::Fleet& fleet = core_.fleet();
+  if (use_.version == core_.version()) return use_;
+  use_ = {core_.version(),
+          std::vector<bool>(fleet.hosts().size()),
+          std::vector<bool>(fleet.hosts().size()),
+          {},
+          {},
+          {}};
+  auto add = [&](const std::string& name, bool is_kept) {
+    const Vm& vm = core_.state().vms.at(name);
+    const auto host = fleet.find_host(vm.host);
+    if (!host || vm.state == VmState::kDeleted) return;
+    use_.add(fleet, *host, is_kept ? 0 : vm.gpus);
+    if (!is_kept) use_.is_taken[*host] = true;
+  };
+  for (const std::string& id : core_.active_slices())
+    for (const std::string& name : core_.state().slices.at(id).vms) add(name, false);
+  for (const std::string& name : core_.state().kept_vms) add(name, true);
+  return use_;
+}
+
+/// By those who had the hosts of the slice, which has no VM yet, before.
+bool Slices::hosts_are_given_back(const Slice& slice) {
+  const Use& now = use();
+  return std::ranges::none_of(slice.terms.hosts, [&](const Share& share) {
+    return now.is_taken[*core_.fleet().find_host(share.host)];
   });
 }
 
 /// By VMs that should be gone, of racks, rows and sites that its own would then be too much for.
-bool Slices::power_is_given_back(const Slice& slice) const {
+bool Slices::power_is_given_back(const Slice& slice) {
   const fleet::Fleet& fleet = core_.fleet();
-  std::map<std::string, int64_t> gpus;  // on each host
-  for (const Share& share : slice.terms.hosts) gpus[share.host] += share.gpus;
-  std::set<fleet::RackIndex> own;
-  for (const auto& [host, count] : gpus) own.insert(fleet.host(*fleet.find_host(host)).rack);
-  for (const std::string& id : core_.active_slices()) {
-    for (const std::string& name : core_.state().slices.at(id).vms) {
-      const Vm& vm = core_.state().vms.at(name);
-      if (id != slice.terms.slice && vm.state != VmState::kDeleted) gpus[vm.host] += vm.gpus;
-    }
-  }
-  for (const std::string& name : core_.state().kept_vms) gpus[core_.state().vms.at(name).host] += 0;
-  std::map<fleet::RackIndex, int64_t> racks;
-  std::map<fleet::RowIndex, int64_t> rows;
-  std::map<fleet::SiteIndex, int64_t> sites;
-  for (const auto& [host, count] : gpus) {
-    const auto index = fleet.find_host(host);
-    if (!index) continue;
-    const fleet::Series& series = fleet.series_of(*index);
-    const fleet::Rack& rack = fleet.rack(fleet.host(*index).rack);
-    const int64_t watts = series.host_idle_w + count * series.gpu_w;
-    racks[fleet.host(*index).rack] += watts, rows[rack.row] += watts, sites[rack.site] += watts;
-  }
-  return std::ranges::none_of(own, [&](fleet::RackIndex index) {
+  Use then = use();
+  for (const Share& share : slice.terms.hosts) then.add(fleet, *fleet.find_host(share.host), share.gpus);
+  return std::ranges::none_of(slice.terms.hosts, [&](const Share& share) {
+    const fleet::RackIndex index = fleet.host(*fleet.find_host(share.host)).rack;
     const fleet::Rack& rack = fleet.rack(index);
     const int64_t row_w = rack.row < 0 ? 0 : fleet.row(rack.row).power_budget_w;
     const int64_t site_w = fleet.sites()[static_cast<size_t>(rack.site)].power_budget_w;
-    return racks[index] > rack.power_budget_w || (row_w > 0 && rows[rack.row] > row_w) ||
-           (site_w > 0 && sites[rack.site] > site_w);
+    return then.rack_w[index] > rack.power_budget_w || (row_w > 0 && then.row_w[rack.row] > row_w) ||
+           (site_w > 0 && then.site_w[rack.site] > site_w);
   });
 }
 

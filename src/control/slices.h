@@ -114,8 +114,18 @@ class Slices {
   bool jobs_left(const std::string& slice) const;
   bool is_late(const ledger::Vm& vm) const;
   bool has_vm_on(const ledger::Slice& slice, const std::string& host) const;
-  bool hosts_are_given_back(const ledger::Slice& slice) const;
-  bool power_is_given_back(const ledger::Slice& slice) const;
+  /// What the VMs that are there take of the fleet. A host without any takes nothing.
+  struct Use {
+    int64_t version = -1;               // of the ledger's state that it was counted at
+    std::vector<bool> is_taken, is_on;  // each host: by a slice; by a slice or a VM that is kept
+    std::map<fleet::RackIndex, int64_t> rack_w;
+    std::map<fleet::RowIndex, int64_t> row_w;
+    std::map<fleet::SiteIndex, int64_t> site_w;
+    void add(const fleet::Fleet& fleet, fleet::HostIndex host, int64_t gpus);
+  };
+  const Use& use();
+  bool hosts_are_given_back(const ledger::Slice& slice);
+  bool power_is_given_back(const ledger::Slice& slice);
 
   Core& core_;
   NodeChecks& checks_;
@@ -127,6 +137,7 @@ class Slices {
   std::map<std::string, int64_t> idle_since_ns_;   // slice → monotonic time
   std::map<std::string, std::string> repair_notes_;
   std::map<std::string, int64_t> at_rest_;  // slice → Core::changed() when all its nodes were ready
+  Use use_;
   bool closing_ = false;
 };
 

@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <charconv>
+#include <unordered_map>
 
 #include "base/text.h"
 
@@ -13,23 +13,22 @@ namespace {
 constexpr int kFirstPort = 20'000;
 constexpr int kPorts = 10'000;
 
-/// Nodes of the gang by VM, in the order of their first rank, and the ranks on each.
+/// Where the ranks of a gang are: nodes are its VMs, in the order of their first rank.
 struct Layout {
-  std::vector<std::string> vms;
-  std::vector<std::string> nodes;
-  std::vector<std::vector<int>> ranks;
+  std::vector<int> node;   // of each rank
+  std::vector<int> local;  // rank on its node
+  std::vector<int> ranks;  // on each node
+  std::string node_list;
 
   explicit Layout(const GangSpec& gang) {
-    for (size_t rank = 0; rank < gang.ranks.size(); ++rank) {
-      const RankPlace& place = gang.ranks[rank];
-      size_t at = std::find(vms.begin(), vms.end(), place.vm) - vms.begin();
-      if (at == vms.size()) {
-        vms.push_back(place.vm);
-        nodes.push_back(place.node);
-        ranks.emplace_back();
-      }
-      ranks[at].push_back(static_cast<int>(rank));
+    std::unordered_map<std::string_view, int> known;
+    std::vector<std::string> names;
+    for (const RankPlace& place : gang.ranks) {
+      const auto [at, is_new] = known.emplace(place.vm, static_cast<int>(names.size()));
+      if (is_new) names.push_back(place.node), ranks.push_back(0);
+      node.push_back(at->second), local.push_back(ranks[at->second]++);
     }
+    node_list = compress_nodes(names);
   }
 };
 
@@ -76,32 +75,31 @@ std::string compress_nodes(const std::vector<std::string>& nodes) {
   return join(parts, ",");
 }
 
-std::map<std::string, std::string> rendezvous_env(const GangSpec& gang, int rank) {
+namespace {
+
+std::map<std::string, std::string> env_of(const GangSpec& gang, const Layout& layout, int rank) {
   TH_CHECK(rank >= 0 && static_cast<size_t>(rank) < gang.ranks.size());
   const RankPlace& place = gang.ranks[rank];
-  Layout layout(gang);
-  size_t node = std::find(layout.vms.begin(), layout.vms.end(), place.vm) - layout.vms.begin();
-  const std::vector<int>& neighbours = layout.ranks[node];
-  auto local_rank = std::find(neighbours.begin(), neighbours.end(), rank) - neighbours.begin();
+  const int node = layout.node[rank];
   std::string world = std::to_string(gang.ranks.size());
-  std::string node_index = std::to_string(node), local = std::to_string(local_rank),
+  std::string node_index = std::to_string(node), local = std::to_string(layout.local[rank]),
               self = std::to_string(rank);
   return {
       {"RANK", self},
       {"WORLD_SIZE", world},
       {"LOCAL_RANK", local},
-      {"LOCAL_WORLD_SIZE", std::to_string(neighbours.size())},
+      {"LOCAL_WORLD_SIZE", std::to_string(layout.ranks[node])},
       {"GROUP_RANK", node_index},
       {"MASTER_ADDR", gang.ranks[0].address},
       {"MASTER_PORT", std::to_string(gang.master_port)},
       {"SLURM_JOB_ID", gang.job.starts_with("job-") ? gang.job.substr(4) : gang.job},  // a number in Slurm
       {"SLURM_JOB_NAME", gang.name},
       {"SLURM_NTASKS", world},
-      {"SLURM_NNODES", std::to_string(layout.vms.size())},
+      {"SLURM_NNODES", std::to_string(layout.ranks.size())},
       {"SLURM_NODEID", node_index},
       {"SLURM_PROCID", self},
       {"SLURM_LOCALID", local},
-      {"SLURM_JOB_NODELIST", compress_nodes(layout.nodes)},
+      {"SLURM_JOB_NODELIST", layout.node_list},
       {"SLURM_STEP_ID", "0"},
       {"TH_JOB_ID", gang.job},
       {"TH_ATTEMPT", std::to_string(gang.attempt)},
@@ -112,14 +110,21 @@ std::map<std::string, std::string> rendezvous_env(const GangSpec& gang, int rank
   };
 }
 
+}  // namespace
+
+std::map<std::string, std::string> rendezvous_env(const GangSpec& gang, int rank) {
+  return env_of(gang, Layout(gang), rank);
+}
+
 std::vector<node::Task> gang_tasks(const GangSpec& gang) {
+  const Layout layout(gang);
   std::vector<node::Task> tasks;
   tasks.reserve(gang.ranks.size());
   for (size_t rank = 0; rank < gang.ranks.size(); ++rank) {
     node::Task task;
     task.id = {gang.job, gang.attempt, static_cast<int>(rank)};
     task.argv = gang.argv;
-    task.env = rendezvous_env(gang, static_cast<int>(rank));
+    task.env = env_of(gang, layout, static_cast<int>(rank));
     if (auto threads = gang.env.find("OMP_NUM_THREADS"); threads != gang.env.end()) {
       task.env["OMP_NUM_THREADS"] = threads->second;
     }
