@@ -104,6 +104,10 @@ class Tenants(ClusterTest):
         victim = wait_for("the victim listens", lambda: self.told(victim_job), 60)
         self.assertGreaterEqual(victim["uid"], 1_900_000_000)
 
+        # A shell beside the rank is what the rank is.
+        told = self.cluster.th("exec", victim_job, "--", "sh", "-c", "id -u; cat secret; ls /proc | grep -c '^1$'; true")
+        self.assertEqual(told.stdout.split("\n")[:2], [str(victim["uid"]), "of ours0"], told.stderr)
+
         theirs = self.intrude("theirs", victim, port)
         self.assertNotIn(theirs["uid"], (0, victim["uid"]))
         self.assertEqual((theirs["file"], theirs["folder"]), ("PermissionError", "PermissionError"))
