@@ -131,26 +131,47 @@ bool same_file(const struct stat& a, const struct stat& b) {
          a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
 }
 
-/// Copies trees into the job's folder. The node may be root: it hands out what the job's user could read
-/// itself, and what the controller vouches for.
+bool is_in(const std::filesystem::path& path, const std::filesystem::path& folder) {
+  const auto inside = path.lexically_normal().lexically_relative(folder);
+  return !inside.empty() && *inside.begin() != "..";
+}
+
+/// Copies trees into the job's folder. The node may be root, so it looks at what it hands out (docs/node.md,
+/// "Staging").
 class Stager {
  public:
   Stager(int root, const Staging& staging, std::stop_token stop)
-      : root_(root), user_(staging.user), registry_(staging.registry), stop_(stop) {}
+      : root_(root), user_(staging.user), staging_(staging), stop_(stop) {}
 
   Status copy_from(const std::string& from, const std::string& to) {
-    reader_ = is_in_registry(from) ? std::nullopt : user_;
-    TH_TRY(UniqueFd source, open_source(AT_FDCWD, from, from, reader_ ? 0 : O_NOFOLLOW));
+    by_mode_ = false, reader_ = {};
+    const bool vouched = user_ && std::ranges::any_of(staging_.registry, [&](const auto& folder) {
+                           return is_in(from, folder);
+                         });
+    TH_TRY(UniqueFd source, open_source(AT_FDCWD, from, from, vouched ? O_NOFOLLOW : 0));
+    if (user_ && !vouched) {
+      by_mode_ = !is_controllers(source.get());
+      if (!by_mode_) {
+        reader_ = user_;
+        TH_TRY(source, open_source(AT_FDCWD, from, from, 0));
+      }
+    }
     return copy(std::move(source), to, from, 0);
   }
 
  private:
-  /// Only the controller's own files lie there, so no link leads out.
-  bool is_in_registry(const std::filesystem::path& from) const {
-    return std::ranges::any_of(registry_, [&](const std::filesystem::path& folder) {
-      const auto inside = from.lexically_normal().lexically_relative(folder);
-      return !inside.empty() && *inside.begin() != "..";
-    });
+  /// By its real place: links may lead there.
+  bool is_controllers(int fd) const {
+    std::error_code error;
+    const auto place = std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", fd), error);
+    if (error) return true;
+    const auto jobs = std::filesystem::canonical(staging_.jobs_dir, error);
+    return error || is_in(place, jobs.parent_path());
+  }
+
+  tl::unexpected<Error> may_not_read(const std::string& shown) const {
+    return fail(Code::kPermissionDenied,
+                fmt::format("staging {}: user '{}' may not read it; allow it by chmod", shown, user_->name));
   }
 
   Result<UniqueFd> open_source(int folder, const std::string& name, const std::string& shown,
@@ -158,10 +179,8 @@ class Stager {
     const OpensAs as(reader_);
     UniqueFd fd(openat(folder, name.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | flags));
     if (fd) return fd;
-    if (errno != EACCES || !reader_) return fail(errno_error(fmt::format("staging {}", shown), errno));
-    return fail(
-        Code::kPermissionDenied,
-        fmt::format("staging {}: user '{}' may not read it; allow it by chmod", shown, reader_->name));
+    if (errno == EACCES && reader_) return may_not_read(shown);
+    return fail(errno_error(fmt::format("staging {}", shown), errno));
   }
 
   /// `shown` names the source in errors.
@@ -173,6 +192,7 @@ class Stager {
       return fail(Code::kInvalidArgument,
                   fmt::format("staging {}: it is neither a file nor a folder", shown));
     }
+    if (by_mode_ && !may(*user_, info, folder ? 5 : 4)) return may_not_read(shown);
     return folder ? copy_folder(std::move(source), to, shown, depth) : copy_file(source, info, to, shown);
   }
 
@@ -215,8 +235,9 @@ class Stager {
 
   int root_;
   const std::optional<User>& user_;
-  const std::vector<std::filesystem::path>& registry_;
-  std::optional<User> reader_;  // of the source; none: this process
+  const Staging& staging_;
+  bool by_mode_ = false;        // the modes of the source itself decide, not those of the folders above it
+  std::optional<User> reader_;  // the kernel decides, for this user
   std::stop_token stop_;
 };
 

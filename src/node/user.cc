@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/files.h"
@@ -34,6 +35,12 @@ Result<std::optional<User>> user_to_become(const std::optional<std::string>& run
   user.groups.resize(count);
   if (user.groups.empty()) user.groups = {entry.pw_gid};
   return std::optional<User>(std::move(user));
+}
+
+bool may(const User& user, const struct stat& info, int want) {
+  if (info.st_uid == user.uid) return ((info.st_mode >> 6) & want) == static_cast<unsigned>(want);
+  bool member = std::find(user.groups.begin(), user.groups.end(), info.st_gid) != user.groups.end();
+  return ((info.st_mode >> (member ? 3 : 0)) & want) == static_cast<unsigned>(want);
 }
 
 namespace {

@@ -10,6 +10,8 @@
 
 #include "base/result.h"
 
+struct stat;
+
 namespace th::node {
 
 struct User {
@@ -22,6 +24,9 @@ struct User {
 /// The user to become: `run_as` when this process is root and it is set, else none (stay who we are).
 /// Errors: kNotFound (no such user), kInvalidArgument (it is root).
 Result<std::optional<User>> user_to_become(const std::optional<std::string>& run_as);
+
+/// By the mode bits alone, as the kernel would for this user. `want`: 4 read, 1 search or execute.
+bool may(const User& user, const struct stat& info, int want);
 
 /// Whether the user can walk to this folder from the root. Needs root.
 bool can_reach(const User& user, const std::filesystem::path& folder);

@@ -130,20 +130,22 @@ class Tenants(ClusterTest):
 
     def test_nothing_is_taken_along_that_the_tenant_could_not_read(self):
         """A path that the controller took for harmless leads elsewhere by the time the node copies it, with its rights."""
-        models = self.cluster.state / "models"
+        models, jobs = self.cluster.state / "models", self.cluster.state / "jobs"
         self.assertEqual(models.stat().st_mode & 0o777, 0o700)
         (models / "of-ours").mkdir()
         (models / "of-ours/weights").write_text("secret")
-        way = Path(tempfile.mkdtemp())
-        os.chmod(way, 0o755)
-        self.addCleanup(shutil.rmtree, way)
-        (way / "link").symlink_to(models / "of-ours")
-        (way / "folder").mkdir(0o700)
-        (way / "folder/plain").write_text("secret")  # of a mode for all, in a folder that is not
-        for source in (way / "link", way / "folder/plain"):
-            job = self.submit("theirs", "print(1)", stage={"taken": str(source)})
+        folder = jobs / self.submit("ours", "open('plain', 'w').write('secret')")  # of a mode for all, in a folder that is not
+        wait_for("the file", (folder / "plain").exists, 60)
+        links = Path(tempfile.mkdtemp())
+        os.chmod(links, 0o755)
+        self.addCleanup(shutil.rmtree, links)
+        for name, target in (("model", models / "of-ours"), ("file", folder / "plain"), ("folder", folder), ("state", self.cluster.state)):
+            (links / name).symlink_to(target)
+            job = self.submit("theirs", "print(1)", stage={"taken": str(links / name)})
             done = self.cluster.wait_job(job, ("failed",), seconds=60)
-            self.assertIn(f"staging {source}: user 'theirs' may not read it; allow it by chmod", done["reason"])
+            self.assertRegex(done["reason"], f"staging {links / name}.*: user 'theirs' may not read it; allow it by chmod")
+        ours = self.submit("ours", "print(open('taken').read())", stage={"taken": str(folder / "plain")})
+        self.assertEqual(self.cluster.wait_job(ours, seconds=60)["state"], "succeeded")
 
     def test_a_gang_of_a_tenant_meets_over_its_nodes_and_reaches_the_controller(self):
         self.cluster.th("slice", "create", "wide", "--gpus", 4, "--series", "LOCAL", "--for", "1h", "--spread")
