@@ -11,6 +11,8 @@
 #include "base/units.h"
 #include "context.h"
 #include "http/url.h"
+#include "request/job_options.h"
+#include "request/slice_spec.h"
 #include "terminal.h"
 
 namespace th::cli {
@@ -21,7 +23,8 @@ using Rows = std::vector<std::vector<std::string>>;
 struct AccessOptions {
   std::string name, tenant, role, expires, reason, contact, why, who, what, since, format, parent;
   bool project = false, list = false;
-  int64_t max_gpus = -1, tokens_per_minute = 0, shares = 1, limit = 100;
+  std::string new_gpus, new_budget;  // of a tenant that is changed; "none": no limit any more
+  int64_t max_gpus = -1, tokens_per_minute = 0, shares = 1, limit = 100, new_shares = 0;
   double budget = -1;
 };
 using Options = std::shared_ptr<AccessOptions>;
@@ -44,6 +47,54 @@ Result<Json> create_tenant(Context& context, const AccessOptions& options) {
   TH_TRY(Json made, context.post("/tenants", body));
   context.say(fmt::format("{} {} is below {}", text_of(made, "kind"), options.name,
                           or_platform(text_of(made, "parent"))));
+  return made;
+}
+
+Result<Json> set_tenant(Context& context, const AccessOptions& options) {
+  Json body = Json::object();
+  if (options.new_gpus == "none") {
+    body["max_gpus"] = nullptr;
+  } else if (!options.new_gpus.empty()) {
+    auto gpus = request::parse_count_range(options.new_gpus, request::kMaxRequestGpus);
+    if (!gpus || gpus->min != gpus->max)
+      return fail(Code::kInvalidArgument,
+                  fmt::format("--max-gpus: want a number or none, got '{}'", options.new_gpus));
+    body["max_gpus"] = gpus->max;
+  }
+  if (options.new_budget == "none") {
+    body["budget_microusd"] = nullptr;
+  } else if (!options.new_budget.empty()) {
+    auto budget = parse_money_microusd(options.new_budget);
+    if (!budget) return fail_with("--budget", budget.error());
+    body["budget_microusd"] = *budget;
+  }
+  if (options.new_shares > 0) body["shares"] = options.new_shares;
+  if (body.empty())
+    return fail(Code::kInvalidArgument, "th tenant set wants --max-gpus, --budget, --shares, or several");
+  TH_TRY(Json tenant, context.patch("/tenants/" + http::percent_encode(options.name), body));
+  const auto limit = [&](const char* field, auto as_text) {
+    const auto found = tenant.find(field);
+    return found == tenant.end() || found->is_null() ? "no limit" : as_text(int_of(tenant, field));
+  };
+  context.say(fmt::format("tenant {}: GPUs at once: {}, budget: {}, shares: {}", options.name,
+                          limit("max_gpus", [](int64_t n) { return std::to_string(n); }),
+                          limit("budget_microusd", [](int64_t n) { return format_money(n); }),
+                          int_of(tenant, "shares")));
+  return tenant;
+}
+
+Result<Json> reset_user(Context& context, const AccessOptions& options) {
+  Json body = Json::object();
+  TH_RETURN_IF_ERROR(add_expiry(body, options.expires));
+  TH_TRY(Json made, context.post("/users/" + http::percent_encode(options.name) + "/reset", body));
+  if (text_of(made, "code").empty()) {
+    context.say("its code was lost with the connection: th user reset makes another");
+  } else if (!context.json) {
+    context.say(fmt::format(
+        "{}{}\nwhoever opens it until {} sets the password of {}; it is shown this once, and good once",
+        context.url(), text_of(made, "link"), format_time(int_of(made, "expires_ns")),
+        text_of(made, "name")));
+  }
   return made;
 }
 
@@ -196,7 +247,7 @@ Result<Json> show_audit(Context& context, const AccessOptions& options) {
 
 void add_tenants(CLI::App& app, Verb& verb) {
   auto options = std::make_shared<AccessOptions>();
-  auto* group = app.add_subcommand("tenant", "Make, list and remove tenants and their projects");
+  auto* group = app.add_subcommand("tenant", "Make, change, list and remove tenants and their projects");
   group->require_subcommand(1);
   group->footer(
       "Example:\n  th tenant create lab --max-gpus 64\n  th tenant create thesis --parent lab --project");
@@ -211,6 +262,15 @@ void add_tenants(CLI::App& app, Verb& verb) {
   create->footer("Example:\n  th tenant create vision --parent lab --max-gpus 16 --budget 5000");
   create->callback(
       [&verb, options] { verb = [options](Context& context) { return create_tenant(context, *options); }; });
+  auto* set = group->add_subcommand("set", "Change the limits of a tenant below yours");
+  set->add_option("NAME", options->name, "its name")->required();
+  set->add_option("--max-gpus", options->new_gpus, "at most so many GPUs at once, or none");
+  set->add_option("--budget", options->new_budget, "at most so many dollars, or none");
+  set->add_option("--shares", options->new_shares, "of its parent, beside its siblings")
+      ->check(CLI::PositiveNumber);
+  set->footer("Example:\n  th tenant set lab --max-gpus 128 --budget none");
+  set->callback(
+      [&verb, options] { verb = [options](Context& context) { return set_tenant(context, *options); }; });
   group->add_subcommand("list", "List tenants")->callback([&verb] { verb = list_tenants; });
   auto* remove = group->add_subcommand("remove", "Remove a tenant that has nothing left");
   remove->add_option("NAME", options->name, "its name")->required();
@@ -276,7 +336,7 @@ void add_applications(CLI::App& app, Verb& verb) {
 
 void add_users(CLI::App& app, Verb& verb) {
   auto options = std::make_shared<AccessOptions>();
-  auto* group = app.add_subcommand("user", "List and remove users, change their roles");
+  auto* group = app.add_subcommand("user", "List and remove users, change their roles and passwords");
   group->require_subcommand(1);
   group->footer("Example:\n  th user role ada operator --tenant lab");
   group->add_subcommand("list", "List users")->callback([&verb] { verb = list_users; });
@@ -291,6 +351,12 @@ void add_users(CLI::App& app, Verb& verb) {
   role->add_option("--tenant", options->tenant, "tenant (default: yours)");
   role->callback(
       [&verb, options] { verb = [options](Context& context) { return set_role(context, *options); }; });
+  auto* reset = group->add_subcommand("reset", "A way in for who forgot the password: printed once");
+  reset->add_option("USER", options->name, "name or id")->required();
+  reset->add_option("--expires", options->expires, "good for so long, at most 7d (default: 1d)");
+  reset->footer("Example:\n  th user reset ada");
+  reset->callback(
+      [&verb, options] { verb = [options](Context& context) { return reset_user(context, *options); }; });
 }
 
 }  // namespace

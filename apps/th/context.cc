@@ -129,6 +129,9 @@ Result<Json> Context::post(const std::string& path, const Json& body) const {
 Result<Json> Context::post_without_key(const std::string& path, const Json& body) const {
   return call_controller(*this, "POST", path, &body, false);
 }
+Result<Json> Context::patch(const std::string& path, const Json& body) const {
+  return call_controller(*this, "PATCH", path, &body);
+}
 Result<Json> Context::del(const std::string& path) const {
   return call_controller(*this, "DELETE", path, nullptr);
 }

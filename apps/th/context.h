@@ -54,6 +54,7 @@ class Context {
   // connection is lost. Errors: the controller's, or kUnavailable naming the URL and what to do.
   Result<Json> get(const std::string& path) const;
   Result<Json> post(const std::string& path, const Json& body) const;
+  Result<Json> patch(const std::string& path, const Json& body) const;
   Result<Json> del(const std::string& path) const;
   /// A request with the key, to be sent by other means. Errors: no key.
   Result<http::Call> call(std::string method, const std::string& path) const;

@@ -192,6 +192,7 @@ Result<Json> body_of(const SliceOptions& options) {
     TH_TRY(body["idle_ns"], parse_duration_ns(options.idle));
   }
   if (!options.stack.empty()) body["stack"] = options.stack;
+  if (!options.account.empty()) body["account"] = options.account;
   if (!options.or_series.empty()) body["or_series"] = options.or_series;
   if (!options.zones.empty()) body["zones"] = options.zones;
   if (options.spread) body["spread"] = true;
@@ -247,6 +248,7 @@ void add_slice(CLI::App& app, Verb& verb) {
   create->add_option("--zone", options->zones, "zones of the cloud's region, tried in this order; else any")
       ->delimiter(',');
   create->add_option("--stack", options->stack, "software that its nodes have to hold, see: th stack list");
+  create->add_option("--account", options->account, "tenant that it is for and that pays (default: yours)");
   create->add_option("--idle", options->idle, "released when nothing ran on it for so long: 30m");
   create->add_option("--for", options->duration, "how long: 90s, 1h30m, 2d")->required();
   create->add_option("--max-price", options->max_price, "at most so many dollars a GPU-hour");

@@ -11,7 +11,8 @@ namespace th::cli {
 struct SliceOptions {
   std::string name;
   std::string gpus, series, duration;  // gpus: "8" or "8-64"
-  std::string nodes = {}, max_price = {}, budget = {}, start = {}, deadline = {}, stack = {}, idle = {};
+  std::string nodes = {}, max_price = {}, budget = {}, start = {}, deadline = {}, stack = {}, idle = {},
+              account = {};
   std::vector<std::string> or_series = {}, zones = {};
   int64_t spares = 0, switches = 0, segment = 0, resized_gpus = 0;
   bool spread = false, pack = false, spot = false;

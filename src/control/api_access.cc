@@ -58,14 +58,14 @@ Result<Answer> begin_session(Controller& c, const http::Request& request, const 
 
 namespace {
 
-Result<Answer> end_session(Controller& c, const Json& body) {
+Result<Answer> end_session(Controller& c, const http::Request& request, const Json& body) {
   TH_RETURN_IF_ERROR(check_fields(body, {}));
   const auto key = c.core.state().keys.find(c.core.who().key);
   if (key == c.core.state().keys.end() || !key->second.has_scope(ledger::kScopeConsole))
     return fail(Code::kFailedPrecondition, "this is a key and no session: th key revoke ends it");
   c.access.revoke(key->first);
   Answer answer(Json{{"ended", true}});
-  answer.headers = {{"Set-Cookie", cookie("", 0, false)}};
+  answer.headers = {{"Set-Cookie", cookie("", 0, request.tls)}};
   return answer;
 }
 
@@ -152,7 +152,9 @@ void Api::add_session_routes(http::Router& router) {
     return session_json(c, key->second);
   });
   write(router, "DELETE", "/api/v1/session", kViewer,
-        [](Controller& c, const http::Request&, const Json& body) { return end_session(c, body); });
+        [](Controller& c, const http::Request& request, const Json& body) {
+          return end_session(c, request, body);
+        });
 }
 
 void Api::add_key_routes(http::Router& router) {

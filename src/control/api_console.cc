@@ -17,49 +17,39 @@
 namespace th::control {
 namespace {
 
-constexpr int64_t kInferenceKeyNs = kHour, kMaxHoursNs = 92 * kDay;
+constexpr int64_t kInferenceKeyNs = kHour;
 
 bool sees(const Controller& c, const ledger::Owner& owner) {
   return is_within(c.core.policy(), account_of(owner), c.core.caller().account);
 }
 
-struct Hour {
-  double gpu_s = 0, microusd = 0;
-};
-using Hours = std::map<std::pair<int64_t, std::string>, Hour>;  // by (start since 1970, account)
-
-/// What the slice ran, spread evenly over its time up to now.
-void spread(const Controller& c, const ledger::Slice& slice, int64_t since_ns, Hours& hours) {
-  const int64_t now_ns = c.core.now_ns(), start_ns = slice.ready_ns;
-  const int64_t last_ns = slice.ended_ns != 0 ? slice.ended_ns : now_ns;
-  const int64_t end_ns = std::min(last_ns, slice.terms.end_ns);
-  if (start_ns == 0 || end_ns <= std::max(start_ns, since_ns)) return;
-  const double gpu_s = static_cast<double>(slice.gpu_ns_at(now_ns)) / kSecond;
-  const auto microusd = static_cast<double>(slice.cost_microusd_at(now_ns));
-  const auto whole_ns = static_cast<double>(end_ns - start_ns);
-  for (int64_t at_ns = std::max(start_ns, since_ns); at_ns < end_ns;) {
-    const int64_t hour_ns = at_ns - at_ns % kHour, next_ns = std::min(end_ns, hour_ns + kHour);
-    const double share = static_cast<double>(next_ns - at_ns) / whole_ns;
-    Hour& hour = hours[{hour_ns, account_of(slice.owner)}];
-    hour.gpu_s += share * gpu_s, hour.microusd += share * microusd;
-    at_ns = next_ns;
+/// What was metered, and what has run since.
+ledger::UsageHours hours_since(const Controller& c, int64_t since_ns) {
+  const ledger::State& state = c.core.state();
+  ledger::UsageHours out(state.hours.lower_bound({since_ns, ""}), state.hours.end());
+  for (const std::string& id : c.core.active_slices()) {
+    if (const auto slice = state.slices.find(id); slice != state.slices.end())
+      ledger::add_run(out, slice->second, c.core.now_ns());
   }
+  out.erase(out.begin(), out.lower_bound({since_ns, ""}));
+  return out;
 }
 
 Result<Json> usage_hours(Controller& c, const http::Request& request) {
   TH_TRY(int64_t since_ns, query_int(request, "since_ns", 0));
-  since_ns = std::max(since_ns, c.core.now_ns() - kMaxHoursNs);
-  Hours hours;
-  for (const auto& [id, slice] : c.core.state().slices) {
-    if (sees(c, slice.owner)) spread(c, slice, since_ns, hours);
-  }
+  since_ns = std::max(since_ns, c.core.now_ns() - ledger::kUsageHoursKeptNs);
   ByName<Json> items;
-  for (const auto& [key, hour] : hours) {
-    items[std::to_string(key.first) + " " + key.second] = {
-        {"start_ns", key.first},
-        {"account", key.second},
-        {"gpu_seconds", hour.gpu_s},
-        {"microusd", static_cast<int64_t>(hour.microusd + 0.5)}};
+  for (const auto& [key, hour] : hours_since(c, since_ns - since_ns % kHour)) {
+    const auto& [start_ns, account] = key;
+    if (!is_within(c.core.policy(), account, c.core.caller().account)) continue;
+    items[std::to_string(start_ns) + " " + account] = {
+        {"start_ns", start_ns},
+        {"account", account},
+        {"gpu_seconds", static_cast<double>(hour.gpu_ns) / kSecond},
+        {"microusd", hour.microusd()},
+        {"requests", hour.requests},
+        {"prompt_tokens", hour.prompt_tokens},
+        {"completion_tokens", hour.completion_tokens}};
   }
   return list_json(request, items, [](const std::string&, const Json& item) { return item; });
 }

@@ -8,6 +8,7 @@
 
 #include "access/password.h"
 #include "base/text.h"
+#include "control/api_lists.h"
 
 namespace th::control {
 namespace {
@@ -126,7 +127,10 @@ class SignInRoutes {
   }
   void by_name(Controller& c, const http::Request& request, const http::Responder& responder,
                const Json& body);
-  void come_in(Controller& c, const http::Request& request, const http::Responder& responder);
+  using WithHash =
+      std::function<Result<Answer>(Controller&, const http::Request&, const Json& body, const std::string&)>;
+  void with_password(Controller& c, const http::Request& request, const http::Responder& responder,
+                     const std::function<std::string(const Json& body)>& login_of, WithHash then);
   void change_password(Controller& c, const http::Request& request, const http::Responder& responder);
   void begin_outside(Controller& c, const http::Request& request, const http::Responder& responder);
   void end_outside(Controller& c, const http::Request& request, const http::Responder& responder);
@@ -215,23 +219,26 @@ void SignInRoutes::change_password(Controller& c, const http::Request& request,
       });
 }
 
-/// With a password it is hashed elsewhere first.
-void SignInRoutes::come_in(Controller& c, const http::Request& request, const http::Responder& responder) {
+/// A command of a stranger, with the password of its body hashed elsewhere first, if there is one.
+void SignInRoutes::with_password(Controller& c, const http::Request& request,
+                                 const http::Responder& responder,
+                                 const std::function<std::string(const Json& body)>& login_of,
+                                 WithHash then) {
   if (api_.refusal_) return responder.fail(*api_.refusal_);
   if (const int64_t wait = sign_in_.try_open_route(request.peer, c.core.now_ns()); wait > 0)
     return refuse_for_now(responder, wait);
-  const auto answer = [this](const http::Request& r, const http::Responder& to,
-                             const Result<std::string>& hash) {
+  const auto answer = [this, then = std::move(then)](const http::Request& r, const http::Responder& to,
+                                                     const Result<std::string>& hash) {
     run_write(r, to, [&](Controller& c, const http::Request& r, const Json& body) -> Result<Answer> {
       if (!hash) return fail(hash.error());
-      return answer_invitation(c, r, body, *hash);
+      return then(c, r, body, *hash);
     });
   };
   const auto body = body_of(request);
   if (!body || !body->contains("password")) return answer(request, responder, std::string());
   const auto password = get_string(*body, "password");
-  const Status fit = password ? access::check_password(*password, get_string(*body, "name", "").value_or(""))
-                              : Status(fail(password.error()));
+  const Status fit =
+      password ? access::check_password(*password, login_of(*body)) : Status(fail(password.error()));
   if (!fit) return responder.fail(fit.error());
   elsewhere(
       c, [password = *password] { return access::hash_password(password); },
@@ -318,13 +325,12 @@ void SignInRoutes::add_passkeys(http::Router& router) {
                TH_TRY(const Access::Secret session, c.access.sign_in(c.core.state().users.at(user)));
                return session_answer(c, session, request.tls);
              });
-  api_.read(router, "/api/v1/passkeys", [](Controller& c, const http::Request&) -> Result<Json> {
+  api_.read(router, "/api/v1/passkeys", [](Controller& c, const http::Request& request) -> Result<Json> {
     TH_TRY(const ledger::User* user, user_of_caller(c));
-    Json items = Json::array();
-    for (const auto& [id, passkey] : c.core.state().credentials.passkeys) {
-      if (passkey.added.user == user->id) items.push_back(passkey_json(passkey));
-    }
-    return Json{{"items", std::move(items)}};
+    return list_json(request, c.core.state().credentials.passkeys,
+                     [user](const std::string&, const ledger::Passkey& passkey) {
+                       return passkey.added.user == user->id ? passkey_json(passkey) : Json();
+                     });
   });
   api_.write(router, "POST", "/api/v1/passkeys/begin", kViewer,
              [this](Controller& c, const http::Request& request, const Json& body) -> Result<Answer> {
@@ -379,7 +385,16 @@ void SignInRoutes::add_sessions(http::Router& router) {
            });
   api_.add(router, "POST", "/api/v1/invitations/take", kAnyone,
            [this](Controller& c, const http::Request& request, const http::Responder& responder) {
-             come_in(c, request, responder);
+             const auto login = [](const Json& body) { return get_string(body, "name", "").value_or(""); };
+             with_password(c, request, responder, login, answer_invitation);
+           });
+  api_.add(router, "POST", "/api/v1/session/reset", kAnyone,
+           [this](Controller& c, const http::Request& request, const http::Responder& responder) {
+             const auto login = [&c](const Json& body) {
+               const ledger::User* user = user_of_reset(c, get_string(body, "code", "").value_or(""));
+               return user ? user->login : std::string();
+             };
+             with_password(c, request, responder, login, answer_reset);
            });
   api_.add(router, "PUT", "/api/v1/session/password", kViewer,
            [this](Controller& c, const http::Request& request, const http::Responder& responder) {

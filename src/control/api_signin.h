@@ -33,6 +33,11 @@ Result<NewUser> take_invitation(Controller& c, const std::string& code, const st
 /// POST /api/v1/invitations/take; without a hash the user gets no password.
 Result<Answer> answer_invitation(Controller& c, const http::Request& request, const Json& body,
                                  const std::string& password_hash);
+/// Whose password the code sets; null: it is of nobody, or not good any more.
+const ledger::User* user_of_reset(const Controller& c, const std::string& code);
+/// POST /api/v1/session/reset; the hash is of the field 'password'.
+Result<Answer> answer_reset(Controller& c, const http::Request& request, const Json& body,
+                            const std::string& password_hash);
 /// 429 with Retry-After.
 void refuse_for_now(const http::Responder& responder, int64_t wait_ns);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "base/log.h"
@@ -65,7 +66,7 @@ std::optional<reserve::Claim> claim_of(const ledger::State& state, const ledger:
 }  // namespace
 
 Core::Core(CoreParts parts) : parts_(std::move(parts)), snapshot_(parts_.fleet), capped_(snapshot_) {
-  for (const std::string& tenant : state().tenant_order) add_account(state().tenants.at(tenant).created);
+  for (const std::string& tenant : state().tenant_order) set_account(state().tenants.at(tenant).created);
   for (const auto& [id, slice] : state().slices) {
     tenants_.refresh(slice);
     if (auto own = claim_of(state(), slice, fleet())) active_slices_.insert(id), claim(*own);
@@ -115,7 +116,9 @@ void Core::stage(ledger::Event event) {
           refresh_drain(e.host);
         }
         if constexpr (requires { e.cap; }) set(snapshot_);
-        if constexpr (std::is_same_v<E, ledger::TenantCreated>) add_account(e);
+        if constexpr (std::is_same_v<E, ledger::TenantCreated> || std::is_same_v<E, ledger::TenantChanged>) {
+          set_account(state().tenants.at(e.tenant).created);
+        }
         if constexpr (requires { e.reservation; }) {
           if (!e.reservation.empty()) refresh_reservation(e.reservation);
         }
@@ -124,13 +127,24 @@ void Core::stage(ledger::Event event) {
 }
 
 /// What policy.yaml says of the name holds before what was made by API.
-void Core::add_account(const ledger::TenantCreated& tenant) {
-  if (policy().find_account(tenant.tenant)) return;
-  reserve::AccountSpec& account = parts_.policy.accounts.emplace_back();
-  account.name = tenant.tenant, account.shares = tenant.shares;
-  if (policy().find_account(tenant.parent)) account.parent = tenant.parent;
-  if (tenant.max_gpus >= 0) account.max_gpus = tenant.max_gpus;
-  if (tenant.budget_microusd >= 0) account.budget_microusd = tenant.budget_microusd;
+void Core::set_account(const ledger::TenantCreated& tenant) {
+  if (is_of_policy(tenant.tenant)) return;
+  auto& accounts = parts_.policy.accounts;
+  auto account = std::ranges::find(accounts, tenant.tenant, &reserve::AccountSpec::name);
+  if (account == accounts.end()) {
+    const bool has_parent = policy().find_account(tenant.parent) != nullptr;
+    account = accounts.emplace(accounts.end());
+    account->name = tenant.tenant;
+    if (has_parent) account->parent = tenant.parent;
+  }
+  const auto limit = [](int64_t value) { return value < 0 ? std::nullopt : std::optional(value); };
+  account->max_gpus = limit(tenant.max_gpus), account->budget_microusd = limit(tenant.budget_microusd);
+  account->shares = tenant.shares;
+}
+
+bool Core::is_of_policy(std::string_view account) const {
+  const auto given = std::span(parts_.policy.accounts).first(policy_accounts_);
+  return std::ranges::find(given, account, &reserve::AccountSpec::name) != given.end();
 }
 
 Status Core::commit() {

@@ -54,17 +54,14 @@ class Core {
   launch::Launcher& launcher() { return parts_.gangs != nullptr ? *parts_.gangs : parts_.launcher; }
   /// Whether th-node starts the ranks; else Slurm, which knows a node by the name of its host.
   bool nodes_start_ranks() const { return parts_.gangs == nullptr; }
-  /// The same, where the word is of nodes that call in.
-  /// Ranks do not run under the nodes' hands: Slurm starts them.
-  bool has_own_gangs() const { return parts_.gangs != nullptr; }
+  bool has_own_gangs() const { return parts_.gangs != nullptr; }  // Slurm starts the ranks, not th-node
   launch::LocalLauncher& node_launcher() { return parts_.launcher; }
   bool is_simulated() const { return parts_.provider.kind() == "simulated"; }
   const registry::Registry& registry() const { return parts_.registry; }
   const std::filesystem::path& state_dir() const { return parts_.state_dir; }
   void offload(Work work) { parts_.offload(std::move(work)); }
 
-  /// Never before the last event.
-  int64_t now_ns() const;
+  int64_t now_ns() const;  // never before the last event
   int64_t monotonic_ns() const { return parts_.env.monotonic_ns(); }
   std::string token() { return parts_.env.token(); }
   /// What a batch job says who it is with: "job-12.HEX", good while it runs. Empty without a secret.
@@ -74,6 +71,8 @@ class Core {
 
   /// What the operator set (docs/queue.md).
   const reserve::QueuePolicy& policy() const { return parts_.policy; }
+  /// Whether policy.yaml says its limits, and not what was made by API.
+  bool is_of_policy(std::string_view account) const;
   const Tenants& tenants() const { return tenants_; }
   /// Who the command under way comes from.
   void set_caller(Caller caller) { caller_ = std::move(caller); }
@@ -136,9 +135,10 @@ class Core {
   reserve::Reservation reservation(const ledger::ReservationCreated& created) const;
   void set(reserve::Snapshot next);
   void set_lemon(reserve::HostIndex host, bool is_lemon);
-  void add_account(const ledger::TenantCreated& tenant);
+  void set_account(const ledger::TenantCreated& tenant);
 
   CoreParts parts_;
+  const size_t policy_accounts_ = parts_.policy.accounts.size();  // before those that were made by API
   Tenants tenants_{parts_.policy};
   Caller caller_;
   reserve::Snapshot snapshot_, capped_;  // without and with the power caps

@@ -61,6 +61,7 @@ struct Scope {
   bool operator()(const ledger::KeyGranted& e) const { return key(e.key); }
   bool operator()(const ledger::KeyUsed&) const { return false; }  // told by GET /keys, and too often here
   bool operator()(const ledger::TenantCreated& e) const { return admin_of(e.tenant); }
+  bool operator()(const ledger::TenantChanged& e) const { return admin_of(e.tenant); }
   bool operator()(const ledger::TenantRemoved& e) const { return admin_of(e.tenant); }
   bool operator()(const ledger::RoleGranted& e) const { return admin_of(e.tenant); }
   bool operator()(const ledger::InvitationMade& e) const { return invitation(e.invitation); }
@@ -89,6 +90,7 @@ struct Stripped {
   ledger::Event operator()(ledger::JobSubmitted e) const { return e.spec.clear(), e; }
   ledger::Event operator()(ledger::KeyAdded e) const { return e.sha256.clear(), e; }
   ledger::Event operator()(ledger::PasswordSet e) const { return e.hash.clear(), e; }
+  ledger::Event operator()(ledger::PasswordResetMade e) const { return e.code_sha256.clear(), e; }
   ledger::Event operator()(ledger::VmUp e) const { return e.token_sha256.clear(), e; }
   ledger::Event operator()(ledger::InvitationMade e) const { return e.code_sha256.clear(), e; }
   template <class E>

@@ -33,6 +33,11 @@ bool is_of_capacity(Code code) {
   return code == Code::kNoCapacity || code == Code::kResourceExhausted || code == Code::kUnsatisfiable;
 }
 
+Result<ledger::Owner> owner_of(const Core& core, const request::SliceSpec& spec) {
+  if (spec.account.empty()) return core.caller();
+  return core.owner_for(spec.account, "", "");
+}
+
 }  // namespace
 
 reserve::Pending Slices::pending_of(const request::SliceSpec& spec, const ledger::Owner& owner) const {
@@ -108,7 +113,8 @@ Result<Slices::Choice> Slices::choose(const request::SliceSpec& spec, const ledg
 
 Result<Offer> Slices::offer(const request::SliceSpec& spec, const reserve::Snapshot& reservations) const {
   if (auto stack = find_stack(core_.state(), spec.stack); !stack) return fail(stack.error());
-  TH_TRY(const Choice choice, choose(spec, core_.caller(), 0, reservations));
+  TH_TRY(const ledger::Owner owner, owner_of(core_, spec));
+  TH_TRY(const Choice choice, choose(spec, owner, 0, reservations));
   Offer offer;
   offer.series = choice.spec.series, offer.plan = choice.plan;
   if (choice.refusal) {
@@ -137,7 +143,8 @@ Result<std::string> Slices::hold(const request::SliceSpec& spec, const reserve::
                 fmt::format("slice '{}' exists and is {}; release it first, or choose another name",
                             spec.name, ledger::name_of(same->state)));
   }
-  return hold_from(spec, core_.caller(), 0, reservations);
+  TH_TRY(const ledger::Owner owner, owner_of(core_, spec));
+  return hold_from(spec, owner, 0, reservations);
 }
 
 Result<std::string> Slices::hold_from(const request::SliceSpec& spec, ledger::Owner owner, int64_t attempt,

@@ -175,6 +175,15 @@ struct Describer {
   Pair operator()(const ledger::TenantCreated& e) {
     return {fmt::format("{} {} created below {}", e.kind, e.tenant, tenant_words(e.parent)), ""};
   }
+  Pair operator()(const ledger::TenantChanged& e) {
+    const auto limit = [](int64_t value) {
+      return value < 0 ? "no limit" : fmt::format("at most {}", value);
+    };
+    const std::string budget = e.budget_microusd < 0 ? "no limit" : format_money(e.budget_microusd);
+    return {fmt::format("tenant {} changed: GPUs {}, budget {}, shares {}", e.tenant, limit(e.max_gpus),
+                        budget, e.shares),
+            ""};
+  }
   Pair operator()(const ledger::TenantRemoved& e) { return {"tenant " + e.tenant + " removed", ""}; }
   Pair operator()(const ledger::UserAdded& e) { return {fmt::format("{} ({}) added", e.user, e.login), ""}; }
   Pair operator()(const ledger::UserRemoved& e) { return {e.user + " removed", ""}; }
@@ -204,6 +213,9 @@ struct Describer {
   }
   Pair operator()(const ledger::PasswordSet& e) {
     return {e.user + (e.hash.empty() ? " has no password any more" : " has a new password"), ""};
+  }
+  Pair operator()(const ledger::PasswordResetMade& e) {
+    return {"a code for a new password of " + e.user + " made", ""};
   }
   Pair operator()(const ledger::PasskeyAdded& e) {
     return {fmt::format("{} has passkey '{}'", e.user, e.name), ""};

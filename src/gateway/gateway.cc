@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "gateway/controller_link.h"
+#include "gateway/key_check.h"
 #include "gateway/relay.h"
 #include "http/server.h"
 
@@ -111,9 +112,6 @@ class Gateway::Impl {
   http::Router routes();
   void complete(Api api, Endpoint endpoint, http::Request request, http::Responder responder);
   std::optional<http::Response> admit(RelayJob& job, const Deployment& deployment, const ApiKey& key);
-  /// The key, or the refusal.
-  tl::expected<const ApiKey*, ApiError> authenticate(const http::Request& request,
-                                                     const GatewayConfig& config) const;
   void refuse(const http::Responder& responder, const http::Headers& headers, const ApiError& error);
   void list_models(Api api, const http::Request& request, const http::Responder& responder);
   void show_model(const http::Request& request, const http::Responder& responder);
@@ -129,6 +127,7 @@ class Gateway::Impl {
   std::unique_ptr<http::Client> client_ = std::make_unique<http::Client>(1);
   ReplicaPool replicas_;
   Quotas quotas_;
+  KeyCheck keys_;
   Metrics metrics_;
   std::shared_ptr<InFlight> in_flight_ = std::make_shared<InFlight>();
   std::atomic<bool> draining_ = false;
@@ -236,16 +235,6 @@ http::Router Gateway::Impl::routes() {
   return router;
 }
 
-tl::expected<const ApiKey*, ApiError> Gateway::Impl::authenticate(const http::Request& request,
-                                                                  const GatewayConfig& config) const {
-  std::optional<std::string> key = request.header("api-key");
-  if (!key) key = request.bearer();
-  if (!key || key->empty()) return tl::unexpected(invalid_key(true));
-  const ApiKey* known = config.find_key(*key, Env::real().unix_ns());
-  if (known == nullptr) return tl::unexpected(invalid_key(false));
-  return known;
-}
-
 void Gateway::Impl::refuse(const http::Responder& responder, const http::Headers& headers,
                            const ApiError& error) {
   metrics_.count_refusal(error.status);
@@ -261,7 +250,7 @@ void Gateway::Impl::complete(Api api, Endpoint endpoint, http::Request request, 
   job.headers = {{"x-request-id", random_token().substr(0, kRequestIdDigits)}, kAnyOrigin};
   if (api == Api::kAzure) job.headers.emplace_back("apim-request-id", job.headers.front().second);
   ConfigSnapshot config = link_->config();
-  const auto found = authenticate(request, *config);
+  const auto found = keys_.check(request, *config);
   if (!found) return refuse(responder, job.headers, found.error());
   const ApiKey& key = **found;
   job.key_id = key.id;
@@ -350,7 +339,7 @@ std::optional<http::Response> Gateway::Impl::admit(RelayJob& job, const Deployme
 
 void Gateway::Impl::list_models(Api api, const http::Request& request, const http::Responder& responder) {
   ConfigSnapshot config = link_->config();
-  const auto key = authenticate(request, *config);
+  const auto key = keys_.check(request, *config);
   if (!key) return refuse(responder, {}, key.error());
   if (api == Api::kAzure) {
     if (auto error = check_api_version(request)) return refuse(responder, {}, *error);
@@ -364,7 +353,7 @@ void Gateway::Impl::list_models(Api api, const http::Request& request, const htt
 
 void Gateway::Impl::show_model(const http::Request& request, const http::Responder& responder) {
   ConfigSnapshot config = link_->config();
-  const auto key = authenticate(request, *config);
+  const auto key = keys_.check(request, *config);
   if (!key) return refuse(responder, {}, key.error());
   const std::string& name = request.params.at("model");
   const Deployment* deployment = config->find(name, **key);
@@ -393,7 +382,7 @@ bool Gateway::Impl::is_controllers(const http::Request& request) const {
 /// Names of deployments are told to those who may use them, and to who has the gateway's token.
 void Gateway::Impl::metrics(const http::Request& request, const http::Responder& responder) const {
   const ConfigSnapshot config = link_->config();
-  const auto key = authenticate(request, *config);
+  const auto key = KeyCheck::find(request, *config);
   const bool all = !key && is_controllers(request);
   auto shown = [&](std::string_view name) { return all || (key && config->find(name, **key) != nullptr); };
   Metrics::Gauges gauges{.in_flight = in_flight_->total(),

@@ -38,7 +38,7 @@ struct Key {
 };
 
 struct Tenant {
-  TenantCreated created;
+  TenantCreated created;  // with what was changed since
   int64_t created_ns = 0;
   bool removed = false;
 };

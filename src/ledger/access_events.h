@@ -20,6 +20,15 @@ struct TenantCreated {
     v("budget_microusd", e.budget_microusd), v("shares", e.shares);
   }
 };
+/// Its limits from here on; -1: none.
+struct TenantChanged {
+  std::string tenant;
+  int64_t max_gpus = -1, budget_microusd = -1, shares = 1;
+  TH_EVENT("tenant_changed") {
+    v("tenant", e.tenant), v("max_gpus", e.max_gpus), v("budget_microusd", e.budget_microusd);
+    v("shares", e.shares);
+  }
+};
 /// Nothing new is taken for it; what it had stays its.
 struct TenantRemoved {
   std::string tenant;

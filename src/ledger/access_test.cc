@@ -74,6 +74,20 @@ TEST(Access, ARemovedUserHasNoRoleAndGetsNone) {
   EXPECT_FALSE(log.at(4, RoleGranted{"user-1", "lab", "member"}));
 }
 
+TEST(Access, ATenantKeepsItsNameAndPlaceWhenItsLimitsChange) {
+  Log log;
+  TenantCreated made{"lab", "", "tenant"};
+  made.max_gpus = 8;
+  ASSERT_TRUE(log.at(1, made));
+  ASSERT_TRUE(log.at(2, TenantChanged{"lab", -1, 5'000'000, 3}));
+  const TenantCreated& now = log.state.tenants.at("lab").created;
+  EXPECT_EQ(now.max_gpus, -1) << "no limit any more";
+  EXPECT_EQ(now.budget_microusd, 5'000'000);
+  EXPECT_EQ(now.shares, 3);
+  EXPECT_EQ(now.kind, "tenant");
+  EXPECT_FALSE(log.at(3, TenantChanged{"none", 1, 1, 1}));
+}
+
 TEST(Access, AnApplicationIsReviewedOnce) {
   Log log;
   ASSERT_TRUE(log.at(1, ApplicationMade{"application-1", "ann", "ann@lab.example", "lab", "a thesis"}));

@@ -288,6 +288,7 @@ class Applier {
       ++total.requests;
       total.prompt_tokens += record.prompt_tokens;
       total.completion_tokens += record.completion_tokens;
+      detail::count_tokens(s_, record, now_);
     }
     s_.journals[e.journal] = last;
     return {};

@@ -91,6 +91,13 @@ Status apply(State& state, const TenantCreated& e, int64_t now_ns) {
   state.tenant_order.push_back(e.tenant);
   return {};
 }
+Status apply(State& state, const TenantChanged& e, int64_t) {
+  const auto tenant = state.tenants.find(e.tenant);
+  if (tenant == state.tenants.end()) return refuse("tenant " + e.tenant + " is unknown");
+  TenantCreated& now = tenant->second.created;
+  now.max_gpus = e.max_gpus, now.budget_microusd = e.budget_microusd, now.shares = e.shares;
+  return {};
+}
 Status apply(State& state, const TenantRemoved& e, int64_t) {
   const auto tenant = state.tenants.find(e.tenant);
   if (tenant == state.tenants.end()) return refuse("tenant " + e.tenant + " is unknown");
@@ -120,6 +127,7 @@ Status apply(State& state, const RoleGranted& e, int64_t) {
     if (user.removed) return refuse("user " + e.user + " is removed");
     if (role) user.roles[e.tenant] = *role;
     if (!role) user.roles.erase(e.tenant);
+    state.credentials.resets.erase(e.user);  // who made the code may have less than the user has now
     return {};
   });
 }

@@ -11,6 +11,7 @@ Status apply(State& state, const KeyOwned& e, int64_t now_ns);
 Status apply(State& state, const KeyGranted& e, int64_t now_ns);
 Status apply(State& state, const KeyUsed& e, int64_t now_ns);
 Status apply(State& state, const TenantCreated& e, int64_t now_ns);
+Status apply(State& state, const TenantChanged& e, int64_t now_ns);
 Status apply(State& state, const TenantRemoved& e, int64_t now_ns);
 Status apply(State& state, const UserAdded& e, int64_t now_ns);
 Status apply(State& state, const UserRemoved& e, int64_t now_ns);

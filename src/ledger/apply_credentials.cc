@@ -17,6 +17,7 @@ Status check_user(const State& state, const std::string& user) {
 
 void Credentials::forget(const std::string& user) {
   password_of.erase(user);
+  resets.erase(user);
   std::erase_if(passkeys, [&](const auto& item) { return item.second.added.user == user; });
   std::erase_if(user_of, [&](const auto& item) { return item.second == user; });
 }
@@ -30,6 +31,13 @@ Status apply(State& state, const PasswordSet& e, int64_t) {
   } else {
     state.credentials.password_of[e.user] = e.hash;
   }
+  state.credentials.resets.erase(e.user);
+  return {};
+}
+
+Status apply(State& state, const PasswordResetMade& e, int64_t) {
+  TH_RETURN_IF_ERROR(check_user(state, e.user));
+  state.credentials.resets[e.user] = e;
   return {};
 }
 

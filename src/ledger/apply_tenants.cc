@@ -4,11 +4,16 @@
 #include <cmath>
 
 #include "base/units.h"
+#include "reserve/policy.h"
 
 namespace th::ledger {
 namespace {
 
 Status refuse(std::string what) { return fail(Code::kDataLoss, std::move(what)); }
+
+void forget_hours(State& state, int64_t now_ns) {
+  state.hours.erase(state.hours.begin(), state.hours.lower_bound({now_ns - kUsageHoursKeptNs - kHour, ""}));
+}
 
 }  // namespace
 
@@ -30,13 +35,36 @@ int64_t cost_of(GpuNs gpu_ns, int64_t microusd_per_gpu_hour) {
   return static_cast<int64_t>((gpu_ns * microusd_per_gpu_hour + kHour / 2) / kHour);
 }
 
+void add_run(UsageHours& hours, const Slice& slice, int64_t until_ns) {
+  const std::string account = slice.owner.account.empty() ? reserve::kDefaultAccount : slice.owner.account;
+  until_ns = std::min(until_ns, slice.terms.end_ns);
+  int64_t at_ns = std::max(slice.metered_until_ns, until_ns - kUsageHoursKeptNs);
+  while (slice.metered_gpus > 0 && at_ns < until_ns) {
+    const int64_t hour_ns = at_ns - at_ns % kHour, next_ns = std::min(until_ns, hour_ns + kHour);
+    const GpuNs gpu_ns = static_cast<GpuNs>(slice.metered_gpus) * (next_ns - at_ns);
+    HourUsage& hour = hours[{hour_ns, account}];
+    hour.gpu_ns += gpu_ns, hour.priced_ns += gpu_ns * slice.terms.microusd_per_gpu_hour;
+    at_ns = next_ns;
+  }
+}
+
 namespace detail {
+
+void count_tokens(State& state, const UsageRecord& record, int64_t now_ns) {
+  const auto key = state.keys.find(record.key_id);
+  HourUsage& hour = state.hours[{now_ns - now_ns % kHour, key == state.keys.end() ? "" : key->second.tenant}];
+  ++hour.requests;
+  hour.prompt_tokens += record.prompt_tokens, hour.completion_tokens += record.completion_tokens;
+  forget_hours(state, now_ns);
+}
 
 bool is_paid(const Slice& slice, const Vm& vm) {
   return std::ranges::any_of(slice.terms.hosts, [&](const Share& share) { return share.host == vm.host; });
 }
 
 void meter(State& state, Slice& slice, int64_t gpus, int64_t now_ns) {
+  add_run(state.hours, slice, now_ns);
+  forget_hours(state, now_ns);
   slice.gpu_ns = slice.gpu_ns_at(now_ns);
   slice.metered_until_ns = now_ns;
   state.accounts[slice.owner.account].run((gpus - slice.metered_gpus) * 1000, now_ns, state.half_life_ns);

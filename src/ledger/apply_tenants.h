@@ -30,6 +30,8 @@ Status apply(State& state, const PowerUncapped& e, int64_t now_ns);
 
 /// Closes what the slice was metered up to now and goes on with `gpus`.
 void meter(State& state, Slice& slice, int64_t gpus, int64_t now_ns);
+/// The request in the hour of now, for the tenant of its key.
+void count_tokens(State& state, const UsageRecord& record, int64_t now_ns);
 /// Whether the VM stands on a host that the slice pays.
 bool is_paid(const Slice& slice, const Vm& vm);
 /// The job's ranks on a slice of somebody else begin (+) or end (−) to count for its account.

@@ -14,6 +14,15 @@ struct PasswordSet {
   std::string user, hash;
   TH_EVENT("password_set") { v("user", e.user), v("hash", e.hash); }
 };
+/// Who has the code may set a new password, once, until then; of a user's codes the last one holds, and it
+/// ends with a new password or role. by: who made it.
+struct PasswordResetMade {
+  std::string user, code_sha256, by;
+  int64_t expires_ns = 0;
+  TH_EVENT("password_reset_made") {
+    v("user", e.user), v("code_sha256", e.code_sha256), v("by", e.by), v("expires_ns", e.expires_ns);
+  }
+};
 
 /// passkey: id of the credential, base64url. key: "ES256:…", as access::to_text writes it. host: the name
 /// that it is bound to. name: what its user calls it.

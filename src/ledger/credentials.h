@@ -20,6 +20,7 @@ struct Passkey {
 
 struct Credentials {
   std::map<std::string, std::string> password_of;                      // user → hash
+  std::map<std::string, PasswordResetMade> resets;                     // by user: codes that were not taken
   std::map<std::string, Passkey> passkeys;                             // by id
   std::map<std::pair<std::string, std::string>, std::string> user_of;  // issuer, subject → user
 
@@ -29,6 +30,7 @@ struct Credentials {
 
 namespace detail {
 Status apply(State& state, const PasswordSet& e, int64_t now_ns);
+Status apply(State& state, const PasswordResetMade& e, int64_t now_ns);
 Status apply(State& state, const PasskeyAdded& e, int64_t now_ns);
 Status apply(State& state, const PasskeyUsed& e, int64_t now_ns);
 Status apply(State& state, const PasskeyRemoved& e, int64_t now_ns);

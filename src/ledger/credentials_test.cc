@@ -7,6 +7,27 @@
 namespace th::ledger {
 namespace {
 
+TEST(Credentials, ACodeForAPasswordEndsWithAnyOtherAndWithARole) {
+  State state;
+  int64_t time_ns = 0;
+  auto at = [&](Event event) { return apply(state, {state.seq + 1, ++time_ns, std::move(event)}); };
+  const auto& resets = state.credentials.resets;
+  ASSERT_TRUE(at(UserAdded{"user-1", "ann"}));
+  EXPECT_FALSE(at(PasswordResetMade{"user-2", "aa", "admin", 9}));
+  ASSERT_TRUE(at(PasswordResetMade{"user-1", "aa", "admin", 9}));
+  ASSERT_TRUE(at(PasswordResetMade{"user-1", "bb", "admin", 9}));
+  ASSERT_EQ(resets.size(), 1u);
+  EXPECT_EQ(resets.at("user-1").code_sha256, "bb") << "the last one holds";
+  ASSERT_TRUE(at(PasswordSet{"user-1", "$argon2id$1"}));
+  EXPECT_TRUE(resets.empty());
+  ASSERT_TRUE(at(PasswordResetMade{"user-1", "cc", "lab-admin", 9}));
+  ASSERT_TRUE(at(RoleGranted{"user-1", "", "admin"}));
+  EXPECT_TRUE(resets.empty()) << "the user may more now than who made the code";
+  ASSERT_TRUE(at(PasswordResetMade{"user-1", "dd", "admin", 9}));
+  ASSERT_TRUE(at(UserRemoved{"user-1"}));
+  EXPECT_TRUE(resets.empty());
+}
+
 TEST(Credentials, AreOfUsersWhoAreThereAndGoWithThem) {
   State state;
   const auto at = [&](int64_t time_ns, Event event) {

@@ -14,19 +14,18 @@
 
 namespace th::ledger {
 
-using Event =
-    std::variant<FleetLoaded, KeyAdded, KeyRevoked, SliceHeld, SliceHostReplaced, SliceCommitted,
-                 SliceExpired, SliceReady, SliceReleasing, SliceReleased, SliceFailed, VmRequested, VmUp,
-                 NodeValidated, NodeDown, VmDeleted, HostDrained, HostResumed, JobSubmitted, AttemptStarted,
-                 AttemptRunning, RankExited, CheckpointSaved, AttemptEnded, JobCancelling, JobFinished,
-                 AttemptReserved, JobCause, ModelRegistered, DeploymentCreated, DeploymentReady,
-                 DeploymentUnready, DeploymentStopped, UsageRecorded, PolicyLoaded, KeyOwned, SliceOwned,
-                 JobOwned, JobPreempted, JobRequeued, SliceResizing, SliceResized, SliceResizeFailed,
-                 ReservationCreated, ReservationEnded, AttemptSized, SliceGrouped, PowerCapped, PowerUncapped,
-                 StackAdded, SliceRequested, SliceFault, VmBilled, VmKept, VmAdopted, DataSetAdded,
-                 TenantCreated, TenantRemoved, UserAdded, UserRemoved, RoleGranted, KeyGranted, KeyUsed,
-                 InvitationMade, InvitationTaken, InvitationRevoked, ApplicationMade, ApplicationReviewed,
-                 PasswordSet, PasskeyAdded, PasskeyUsed, PasskeyRemoved, SubjectLinked>;
+using Event = std::variant<
+    FleetLoaded, KeyAdded, KeyRevoked, SliceHeld, SliceHostReplaced, SliceCommitted, SliceExpired, SliceReady,
+    SliceReleasing, SliceReleased, SliceFailed, VmRequested, VmUp, NodeValidated, NodeDown, VmDeleted,
+    HostDrained, HostResumed, JobSubmitted, AttemptStarted, AttemptRunning, RankExited, CheckpointSaved,
+    AttemptEnded, JobCancelling, JobFinished, AttemptReserved, JobCause, ModelRegistered, DeploymentCreated,
+    DeploymentReady, DeploymentUnready, DeploymentStopped, UsageRecorded, PolicyLoaded, KeyOwned, SliceOwned,
+    JobOwned, JobPreempted, JobRequeued, SliceResizing, SliceResized, SliceResizeFailed, ReservationCreated,
+    ReservationEnded, AttemptSized, SliceGrouped, PowerCapped, PowerUncapped, StackAdded, SliceRequested,
+    SliceFault, VmBilled, VmKept, VmAdopted, DataSetAdded, TenantCreated, TenantRemoved, UserAdded,
+    UserRemoved, RoleGranted, KeyGranted, KeyUsed, InvitationMade, InvitationTaken, InvitationRevoked,
+    ApplicationMade, ApplicationReviewed, PasswordSet, PasskeyAdded, PasskeyUsed, PasskeyRemoved,
+    SubjectLinked, TenantChanged, PasswordResetMade>;
 
 /// An event with its place in the log. seq starts at 1 and has no gaps; time_ns never goes back.
 struct Entry {

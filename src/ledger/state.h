@@ -122,6 +122,7 @@ struct State {
   std::map<std::pair<std::string, std::string>, TokenUsage> tokens;  // (deployment, key id)
   std::map<std::string, int64_t> journals;                           // gateway journal → last seq taken
   std::map<std::string, AccountUsage> accounts;
+  UsageHours hours;  // metered up to now, of the last kUsageHoursKeptNs; beside them what runs: add_run()
   std::map<std::string, ReservationCreated> reservations;
   std::map<std::string, PowerCapped> power_caps;
   std::map<std::string, std::vector<int64_t>> lost_nodes;  // host → when, the last few, since it was resumed

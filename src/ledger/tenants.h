@@ -34,4 +34,20 @@ inline constexpr int64_t kDefaultHalfLifeNs = int64_t{7} * 24 * 3600 * 1'000'000
 /// What the GPU time costs, rounded half up.
 int64_t cost_of(GpuNs gpu_ns, int64_t microusd_per_gpu_hour);
 
+/// What an account used in one hour.
+struct HourUsage {
+  GpuNs gpu_ns = 0, priced_ns = 0;  // priced: times the micro-dollars that a GPU-hour costs
+  int64_t requests = 0, prompt_tokens = 0, completion_tokens = 0;
+
+  int64_t microusd() const { return cost_of(priced_ns, 1); }
+};
+/// By the start of the hour (since 1970, UTC) and the account ("": of keys of the platform, or that are
+/// gone).
+using UsageHours = std::map<std::pair<int64_t, std::string>, HourUsage>;
+inline constexpr int64_t kUsageHoursKeptNs = int64_t{92} * 24 * 3600 * 1'000'000'000;
+
+struct Slice;
+/// Adds what the slice ran since it was metered last. Cost: O(hours since then).
+void add_run(UsageHours& hours, const Slice& slice, int64_t until_ns);
+
 }  // namespace th::ledger

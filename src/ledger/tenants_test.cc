@@ -41,6 +41,46 @@ TEST(Tenants, NothingIsPaidAfterTheWindow) {
   EXPECT_EQ(log.slice().cost_microusd_at(4 * kHour), 4'000'000);
 }
 
+TEST(Tenants, EachHourHasWhatRanInIt) {
+  // Two GPUs at $2 from 0:00 to 1:30 and from 2:15 to 3:00: 2, 1 and 1.5 GPU-hours.
+  Log away = ready(2, 10 * kHour);
+  away.at(3 * kHour / 2, NodeDown{"vm-0", "a fan"});
+  away.at(9 * kHour / 4, NodeValidated{"vm-0", "b2", ""});
+  UsageHours running = away.state.hours;
+  add_run(running, away.slice(), 3 * kHour);
+  away.at(3 * kHour, SliceReleasing{"slice-1", ""});
+  const UsageHours& hours = away.state.hours;
+  ASSERT_EQ(hours.size(), 3u);
+  const std::map<int64_t, std::pair<int64_t, int64_t>> want = {
+      {0, {7200, 4'000'000}}, {1, {3600, 2'000'000}}, {2, {5400, 3'000'000}}};
+  int64_t microusd = 0;
+  for (const auto& [hour, used] : want) {
+    const HourUsage& got = hours.at({hour * kHour, "lab"});
+    EXPECT_EQ(static_cast<int64_t>(got.gpu_ns / kSecond), used.first) << hour;
+    EXPECT_EQ(got.microusd(), used.second) << hour;
+    EXPECT_EQ(running.at({hour * kHour, "lab"}).microusd(), used.second) << "told while it runs, as later";
+    microusd += got.microusd();
+  }
+  EXPECT_EQ(away.slice().cost_microusd_at(3 * kHour), microusd);
+}
+
+TEST(Tenants, HoursHaveTheTokensThatWereReportedInThemAndAreForgotten) {
+  Log log = ready(2, 365 * kDay);
+  log.at(1, KeyAdded{"key-7", "bot", "sha", "user"});
+  log.at(1, KeyOwned{"key-7", "lab"});
+  UsageRecord first{1, 0, "key-7", "chat", 10, 5, 0, 200}, second{2, 0, "key-gone", "chat", 1, 2, 0, 200};
+  log.at(kHour + 1, UsageRecorded{"journal", {first, second}});
+  first.seq = 3;
+  log.at(2 * kHour, UsageRecorded{"journal", {first}});
+  EXPECT_EQ(log.state.hours.at({kHour, "lab"}).prompt_tokens, 10);
+  EXPECT_EQ(log.state.hours.at({kHour, "lab"}).requests, 1);
+  EXPECT_EQ(log.state.hours.at({kHour, ""}).completion_tokens, 2) << "nobody knows whose key it was";
+  EXPECT_EQ(log.state.hours.at({2 * kHour, "lab"}).completion_tokens, 5);
+  log.at(300 * kDay, SliceReleasing{"slice-1", ""});
+  EXPECT_EQ(log.state.hours.begin()->first.first, 300 * kDay - kUsageHoursKeptNs);
+  EXPECT_EQ(log.state.hours.size(), static_cast<size_t>(kUsageHoursKeptNs / kHour));
+}
+
 TEST(Tenants, UsageHalvesWithEachHalfLife) {
   Log log = ready(2, kHour);
   log.at(kHour, SliceReleasing{"slice-1", ""});

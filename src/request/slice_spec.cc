@@ -62,6 +62,9 @@ std::optional<Problem> find_alternative_problem(const SliceSpec& spec) {
   for (const std::string& zone : spec.zones) {
     if (auto problem = name_problem("zones", zone)) return problem;
   }
+  if (!spec.account.empty()) {
+    if (auto problem = name_problem("account", spec.account)) return problem;
+  }
   if (spec.stack.empty()) return std::nullopt;
   auto problem = stack_name_problem(spec.stack);
   return problem ? std::optional(Problem{"stack", *std::move(problem)}) : std::nullopt;
@@ -147,10 +150,11 @@ Result<int64_t> moment_or(const Config& config, const char* key, int64_t now_ns)
 Status validate(const SliceSpec& spec) { return as_status(find_problem(spec)); }
 
 Result<SliceSpec> parse_slice_spec(std::string_view yaml, std::string_view file, int64_t now_ns) {
-  TH_TRY(Config config, Config::parse(yaml, file, {"name",      "gpus",     "nodes",     "series", "time",
-                                                   "max_price", "min_gpus", "min_nodes", "start",  "spares",
-                                                   "spread",    "switches", "segment",   "spot",   "deadline",
-                                                   "budget",    "stack",    "or_series", "zones",  "idle"}));
+  TH_TRY(Config config,
+         Config::parse(yaml, file,
+                       {"name",      "gpus",   "nodes",  "series",    "time",     "max_price", "min_gpus",
+                        "min_nodes", "start",  "spares", "spread",    "switches", "segment",   "spot",
+                        "deadline",  "budget", "stack",  "or_series", "zones",    "idle",      "account"}));
   SliceSpec spec;
   TH_TRY(spec.name, config.string("name"));
   TH_TRY(spec.series, config.string("series"));
@@ -161,6 +165,7 @@ Result<SliceSpec> parse_slice_spec(std::string_view yaml, std::string_view file,
   TH_TRY(spec.spread, config.boolean_or("spread", false));
   TH_TRY(spec.spot, config.boolean_or("spot", false));
   TH_TRY(spec.stack, config.string("stack", ""));
+  TH_TRY(spec.account, config.string("account", ""));
   for (const ListField& field : kLists) {
     TH_TRY(spec.*field.member, config.strings(field.name));
   }
@@ -187,8 +192,8 @@ Result<SliceSpec> parse_slice_spec(std::string_view yaml, std::string_view file,
 }
 
 Result<SliceSpec> slice_spec_from_json(const Json& body) {
-  std::vector<const char*> known = {"name",      "series", "duration_ns", "nodes",
-                                    "min_nodes", "spread", "spot",        "stack"};
+  std::vector<const char*> known = {"name",   "series", "duration_ns", "nodes",  "min_nodes",
+                                    "spread", "spot",   "stack",       "account"};
   for (const ListField& field : kLists) known.push_back(field.name);
   for (const IntField& field : kInts) known.push_back(field.name);
   for (const MoneyField& field : kMoney) known.push_back(field.name);
@@ -198,6 +203,7 @@ Result<SliceSpec> slice_spec_from_json(const Json& body) {
   TH_TRY(spec.series, get_string(body, "series"));
   TH_TRY(spec.duration_ns, get_int(body, "duration_ns"));
   TH_TRY(spec.stack, get_string(body, "stack", ""));
+  TH_TRY(spec.account, get_string(body, "account", ""));
   for (const ListField& field : kLists) {
     TH_TRY(spec.*field.member, optional_strings(body, field.name));
   }
@@ -232,6 +238,7 @@ Json to_json(const SliceSpec& spec) {
   if (spec.spread) body["spread"] = true;
   if (spec.spot) body["spot"] = true;
   if (!spec.stack.empty()) body["stack"] = spec.stack;
+  if (!spec.account.empty()) body["account"] = spec.account;
   for (const ListField& field : kLists) {
     if (!(spec.*field.member).empty()) body[field.name] = spec.*field.member;
   }

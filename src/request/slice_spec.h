@@ -33,6 +33,7 @@ struct SliceSpec {
   std::vector<std::string> or_series = {};  // taken in this order where `series` cannot be had
   std::vector<std::string> zones = {};      // of the cloud's region, tried in this order; none: any
   int64_t idle_ns = 0;                      // released when it was without work for so long; 0: never
+  std::string account = {};                 // whose it is; empty: its maker's
 
   bool operator==(const SliceSpec&) const = default;
 };
@@ -46,8 +47,8 @@ Status validate(const SliceSpec& spec);
 
 /// A slice file: name, gpus or nodes, series, time, max_price ("1.25", dollars per GPU-hour), budget
 /// (dollars), start and deadline (see parse_moment), min_gpus or min_nodes, spares, spread, switches,
-/// segment, spot, stack, or_series, zones, idle. `now_ns`: what times are read against. Validated. Errors:
-/// kInvalidArgument, "slice.yaml:3: gpus: ...".
+/// segment, spot, stack, or_series, zones, idle, account. `now_ns`: what times are read against. Validated.
+/// Errors: kInvalidArgument, "slice.yaml:3: gpus: ...".
 Result<SliceSpec> parse_slice_spec(std::string_view yaml, std::string_view file, int64_t now_ns = 0);
 
 /// The body of POST /api/v1/offers and /slices (docs/protocols.md); `nodes` and `min_nodes` are read as GPUs

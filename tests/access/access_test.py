@@ -23,6 +23,7 @@ COLUMNS = (["stranger", "expired", "revoked", "inference"] +
            [f"alpha-{who}" for who in ("viewer", "member", "neighbour", "operator", "admin")] +
            [f"beta-{who}" for who in ROLES] + ["operator", "admin"])
 DAY_NS = 86_400_000_000_000
+PASSWORD = "correct horse battery"
 HEADER = '{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 MODEL = f"""mkdir model && printf '{{}}' > model/config.json && printf '{{}}' > model/tokenizer.json &&
 printf '\\{len(HEADER):03o}\\0\\0\\0\\0\\0\\0\\0%sdata' '{HEADER}' > model/model.safetensors &&
@@ -155,6 +156,9 @@ class AccessTest(ClusterTest):
         made = self.ask("POST", "/api/v1/invitations/take", {"code": self.new_code(), "name": self.fresh("alpha-user")})
         return json.loads(made[1])["user"]
 
+    def new_reset(self):
+        return self.api("POST", f"/api/v1/users/{self.things['user']}/reset", {})["code"]
+
     def new_project(self):
         name = self.fresh("alpha-project")
         self.api("POST", "/api/v1/tenants", {"name": name, "parent": "alpha", "kind": "project"})
@@ -208,6 +212,8 @@ class AccessTest(ClusterTest):
         "/api/v1/session": lambda test, who: {"key": test.keys[who] or "none"},
         "/api/v1/keys": lambda test, who: {"name": test.fresh("alpha-k"), "tenant": "alpha"},
         "/api/v1/tenants": lambda test, who: {"name": test.fresh("alpha-t"), "parent": "alpha"},
+        "/api/v1/tenants/{project}": lambda test, who: {"max_gpus": 3},
+        "/api/v1/session/reset": lambda test, who: {"code": test.new_reset(), "password": PASSWORD},
         "/api/v1/users/{user}/role": {"tenant": "alpha", "role": "viewer"},
         "/api/v1/invitations": {"tenant": "alpha"},
         "/api/v1/invitations/take": lambda test, who: {"code": test.new_code(), "name": test.fresh("alpha-joined")},
@@ -224,7 +230,7 @@ class AccessTest(ClusterTest):
         things = dict(self.things)
         if anew:
             things[anew] = getattr(self, f"new_{anew}")()
-        body = self.BODIES.get(path, {} if method == "POST" else None)
+        body = self.BODIES.get(path, {} if method == "POST" else None) if method != "DELETE" else None
         body = body(self, who) if callable(body) else body
         if body and body.get("model") == "{deployment}":
             body = {**body, "model": things["deployment"]}
@@ -375,6 +381,102 @@ class AccessTest(ClusterTest):
         self.assertEqual(take(quota, "dora-2")[0], 403)
         self.assertEqual(self.api("POST", "/api/v1/slices", {**slice, "gpus": 2}, who="dora")["account"], "alpha-dora")
 
+    def test_limits_of_a_tenant_are_changed_by_who_is_above_it(self):
+        def change(name, body, who):
+            status, text = self.ask("PATCH", f"/api/v1/tenants/{name}", body, who)
+            return status, json.loads(text)
+        self.assertEqual(change("beta", {"max_gpus": 2}, "beta-admin")[0], 403, "its own limits")
+        self.assertEqual(change("alpha", {"max_gpus": 2}, "admin")[0], 409, "that one is of policy.yaml")
+        for body, field in (({"shares": 0}, "shares"), ({"shares": None}, "shares"), ({"max_gpus": -1}, "max_gpus"),
+                            ({"budget_microusd": "1"}, "budget_microusd"), ({"gpus": 1}, "gpus")):
+            status, problem = change("beta", body, "admin")
+            self.assertEqual((status, problem.get("field")), (400, field), problem)
+        self.assertEqual(change("beta", {}, "admin")[0], 400)
+        status, beta = change("beta", {"max_gpus": 2, "budget_microusd": 9_000_000, "shares": 4}, "admin")
+        self.assertEqual((status, beta["max_gpus"], beta["budget_microusd"], beta["shares"]), (200, 2, 9_000_000, 4))
+        slice = {"name": "b", "series": "LOCAL", "duration_ns": 3_600_000_000_000, "gpus": 4}
+        with self.assertRaises(Refused) as refused:
+            self.api("POST", "/api/v1/slices", slice, who="beta-member")
+        self.assertIn("beta", refused.exception.body)
+        self.cluster.kill_controld()
+        self.cluster.start_controld()
+        with self.assertRaises(Refused):
+            self.api("POST", "/api/v1/slices", slice, who="beta-member")
+        self.assertEqual(change("beta", {"max_gpus": None}, "admin")[1]["budget_microusd"], 9_000_000)
+        self.assertEqual(self.api("POST", "/api/v1/slices", slice, who="beta-member")["account"], "beta")
+
+    def test_a_slice_is_for_a_tenant_below(self):
+        project = self.new_project()
+        slice = {"name": "s", "series": "LOCAL", "duration_ns": 3_600_000_000_000, "gpus": 1, "account": project}
+        for who in ("beta-member", "beta-admin"):
+            for path in ("offers", "slices"):
+                self.assertEqual(self.ask("POST", f"/api/v1/{path}", slice, who)[0], 404, "it does not exist for them")
+        self.assertEqual(self.ask("POST", "/api/v1/slices", {**slice, "account": "no spaces"}, "alpha-member")[0], 400)
+        self.assertEqual(self.ask("POST", "/api/v1/slices", slice, "alpha-viewer")[0], 403)
+        self.api("PATCH", f"/api/v1/tenants/{project}", {"max_gpus": 2}, who="alpha-admin")
+        self.assertEqual(self.ask("POST", "/api/v1/offers", slice, "alpha-viewer")[0], 200)
+        self.assertEqual(self.ask("POST", "/api/v1/offers", {**slice, "gpus": 4}, "alpha-viewer")[0], 429, "the quota of that one")
+        self.assertEqual(self.api("POST", "/api/v1/slices", slice, who="alpha-member")["account"], project)
+
+    def test_a_forgotten_password(self):
+        taken = json.loads(self.ask("POST", "/api/v1/invitations/take",
+                                    {"code": self.new_code(), "name": "alpha-ann", "password": PASSWORD})[1])
+        self.keys["ann"] = taken["key"]
+        def code(who, want=200, **more):
+            status, text = self.ask("POST", "/api/v1/users/alpha-ann/reset", more, who)
+            self.assertEqual(status, want, text)
+            return json.loads(text).get("code")
+        def take(code, password="another horse battery"):
+            return self.ask("POST", "/api/v1/session/reset", {"code": code, "password": password})[0]
+        def sign_in(password):
+            return self.ask("POST", "/api/v1/session", {"name": "alpha-ann", "password": password})[0]
+        late = code("alpha-admin", expires_ns=time.time_ns() + 200_000_000)
+        code("alpha-admin", 400, expires_ns=time.time_ns() + 8 * DAY_NS)
+        time.sleep(0.3)
+        self.assertEqual(take(late), 403, "too late")
+        replaced, good = code("alpha-admin"), code("alpha-admin")
+        self.assertEqual(take(replaced), 403)
+        self.assertEqual(take(good, "short"), 400)
+        self.assertEqual(sign_in(PASSWORD), 200, "until another one is set")
+        self.assertEqual(take(good), 200)
+        self.assertEqual((sign_in(PASSWORD), sign_in("another horse battery"), take(good)), (401, 200, 403))
+        sessions = [k for k in self.api("GET", "/api/v1/keys")["items"] if k["user"] == taken["user"] and k["scopes"] == ["console"]]
+        self.assertEqual(len(sessions), 2, "that of the reset and the one after it")
+        self.assertEqual(self.ask("GET", "/api/v1/jobs", who="ann")[0], 200, "a key is no password")
+        # Nobody takes over a user who may more, nor comes to more by a code from before.
+        before = code("alpha-admin")
+        self.api("POST", "/api/v1/users/alpha-ann/role", {"tenant": "beta", "role": "viewer"})
+        self.assertEqual(take(before), 403)
+        code("alpha-admin", 403)
+        code("beta-admin", 403)
+        kept = code("admin")
+        self.assertNotIn(kept, json.dumps(self.api("GET", "/api/v1/audit")))
+        self.cluster.kill_controld()
+        self.cluster.start_controld()
+        self.assertEqual(take(kept, "the third of the horses"), 200)
+        self.assertEqual(sign_in("the third of the horses"), 200)
+
+    def test_whoever_guesses_keys_of_the_gateway_has_to_wait(self):
+        chat = "gateway/v1/chat/completions"
+        wait_for("the gateway to know its keys", lambda: self.ask("GET", "gateway/v1/models", who="alpha-member")[0] == 200)
+        self.keys["wrong"] = "0" * 64
+        answers = [self.ask("POST", chat, {}, "wrong") for _ in range(700)]
+        self.assertEqual({status for status, _ in answers}, {401, 429})
+        self.assertEqual([status for status, _ in answers[:400]], [401] * 400)
+        refused = next(text for status, text in answers if status == 429)
+        self.assertEqual(json.loads(refused)["error"]["code"], "rate_limit_exceeded")
+        connection = http.client.HTTPConnection(*self.cluster.gateway_url.removeprefix("http://").split(":"), timeout=20)
+        for _ in range(3):  # a try may come free in the meantime
+            connection.request("GET", "/v1/models", headers={"api-key": "0" * 64})
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status == 429:
+                break
+        self.assertGreater(int(answer.getheader("Retry-After")), 0)
+        connection.close()
+        self.assertEqual(self.ask("GET", "gateway/v1/models", who="alpha-member")[0], 200, "a right key, from the same address")
+        self.assertEqual(self.ask("GET", "gateway/v1/models")[0], 401, "none is no guess")
+
     def test_the_cookie_and_pages_of_other_sites(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.cluster.port, timeout=20)
         connection.request("POST", "/api/v1/session", json.dumps({"key": self.keys["alpha-member"]}))
@@ -454,6 +556,10 @@ class AccessTest(ClusterTest):
             key = self.cluster.th_json("key", "create", "bot", "--scope", "inference", "--role", "viewer", "--expires", "1d")
             self.assertEqual(key["scopes"], ["inference"])
             self.assertIn("inference", th("key", "list").stdout)
+            reset = self.cluster.th_json("user", "reset", "hugo", "--expires", "1h")
+            self.assertEqual(reset["link"], "/#reset=" + reset["code"])
+            self.assertIn("/#reset=", th("user", "reset", "hugo").stdout)
+            self.assertNotEqual(th("tenant", "set", "gamma", "--max-gpus", 8, check=False).returncode, 0, "its own limits")
             th("key", "revoke", key["id"])
             th("user", "remove", "hugo")
             self.assertIn("/api/v1/users/hugo", th("audit", "--what", "users").stdout)
@@ -461,6 +567,12 @@ class AccessTest(ClusterTest):
         finally:
             del os.environ["TH_KEY"]
         self.assertNotEqual(th("tenant", "remove", "alpha", check=False).returncode, 0)
+        self.assertIn("at once: 8, budget: $50", th("tenant", "set", "gamma", "--max-gpus", 8, "--budget", 50).stdout)
+        self.assertIn("no limit", th("tenant", "set", "gamma", "--max-gpus", "none").stdout)
+        self.assertNotEqual(th("tenant", "set", "gamma", check=False).returncode, 0)
+        made = self.cluster.th_json("slice", "create", "g", "--gpus", 1, "--series", "LOCAL", "--for", "1h", "--start", "now+2days", "--account", "gamma")
+        self.assertEqual(made["account"], "gamma")
+        th("slice", "release", "g")
         th("tenant", "remove", "gamma")
         self.assertNotEqual(th("--key", joined["key"], "tenant", "list", check=False).returncode, 0)
 

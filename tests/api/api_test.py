@@ -12,10 +12,12 @@ import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "integration"))
+import sign_in_test  # noqa: E402
 from cluster import BIN, SOURCE, ClusterTest, wait_for  # noqa: E402
 
 SECOND = 10**9
 HOUR = 3600 * SECOND
+PASSWORD, OTHER = sign_in_test.PASSWORD, sign_in_test.OTHER
 # What reads though it is a POST, and what the programs repeat by other means (docs/protocols.md).
 NO_IDEMPOTENCY = {"/api/v1/offers", "/api/v1/jobs/estimate", "/api/v1/recipes/check", "/api/v1/node/{vm}/sync", "/api/v1/node/{vm}/log"}
 
@@ -104,9 +106,9 @@ class Api(ClusterTest):
             self.validate(operation["requestBody"]["content"]["application/json"]["schema"], body, what + " (request)")
         return value
 
-    def write(self, method, route, body=None, secrets=(), key="admin", **params):
+    def write(self, method, route, body=None, secrets=(), key="admin", headers=None, **params):
         """A command; its repeat under the same key changes nothing, and another one under it is refused."""
-        idempotency = {"Idempotency-Key": base64.b64encode(os.urandom(9)).decode()}
+        idempotency = {"Idempotency-Key": base64.b64encode(os.urandom(9)).decode(), **(headers or {})}
         parameters = self.document["paths"][route][method.lower()].get("parameters", [])
         self.assertIn({"$ref": "#/components/parameters/idempotencyKey"}, parameters, f"{method} {route}")
         first = self.call(method, route, body=body, headers=idempotency, key=key, **params)
@@ -126,7 +128,7 @@ class Api(ClusterTest):
                 for key in (None, "wrong"):
                     # A node that is not known must not end itself: it is told to try again.
                     status = 503 if "nodeToken" in security[0] else 401
-                    body = b"{}" if method in ("POST", "PUT") else None
+                    body = b"{}" if method in ("POST", "PUT", "PATCH") else None
                     self.call(method, route, status, body=body, key=key, **{n: "none" for n in names})
 
     def pages(self, route, least, **params):
@@ -153,8 +155,7 @@ class Api(ClusterTest):
         everything = {(m.upper(), route) for route, item in self.document["paths"].items() for m in item if m != "parameters"}
         self.answered |= {("GET", route) for route, item in self.document["paths"].items()
                           if "101" in item.get("get", {}).get("responses", {})}  # tests/integration/exec_test.py upgrades
-        # tests/integration/sign_in_test.py signs in so.
-        self.answered |= {(m, route) for m, route in everything if "/passkey" in route or "/oidc" in route or route.endswith("/password")}
+        self.answered |= {(m, route) for m, route in everything if "/oidc/" in route}  # AtAProvider
         self.assertEqual(everything - self.answered, set(), "described and never answered")
         without = {("GET", "/api/v1/session/oidc/callback"), ("GET", "/api/v1/session/methods"), ("GET", "/health"), ("GET", "/metrics"), ("GET", "/api/v1/openapi.json")}
         self.assertEqual(everything - self.refused - without, set(), "described and never refused")
@@ -236,7 +237,9 @@ class Api(ClusterTest):
         self.call("DELETE", "/api/v1/invitations/{id}", 404, id="invitation-99")
         code = self.call("POST", "/api/v1/invitations", body={"tenant": "lab"})["code"]
         self.call("POST", "/api/v1/invitations/take", 403, body={"code": "none", "name": "eve"}, key=None)
-        self.write("POST", "/api/v1/invitations/take", {"code": code, "name": "eve"}, secrets=["key"], key=None)
+        eve = self.write("POST", "/api/v1/invitations/take", {"code": code, "name": "eve"}, secrets=["key"], key=None)["key"]
+        self.passwords(eve)
+        self.passkeys(eve)
         self.pages("/api/v1/users", 1)
         self.write("POST", "/api/v1/users/{id}/role", {"tenant": "lab", "role": "operator"}, id="eve")
         self.call("POST", "/api/v1/users/{id}/role", 404, body={"tenant": "lab", "role": "viewer"}, id="none")
@@ -247,11 +250,40 @@ class Api(ClusterTest):
         self.pages("/api/v1/applications", 1)
         self.write("POST", "/api/v1/applications/{id}/review", {"accept": False, "reason": "no room"}, id=applied["id"])
         self.call("POST", "/api/v1/applications/{id}/review", 409, body={"accept": True}, id=applied["id"])
+        changed = self.write("PATCH", "/api/v1/tenants/{name}", {"max_gpus": 4, "budget_microusd": None}, name="lab")
+        self.assertEqual(changed["max_gpus"], 4)
+        self.call("PATCH", "/api/v1/tenants/{name}", 400, body={"shares": 0}, field="shares", name="lab")
         self.write("DELETE", "/api/v1/tenants/{name}", name="lab")
         self.call("DELETE", "/api/v1/tenants/{name}", 404, name="lab")
         self.call("GET", "/api/v1/audit", query="?limit=2")
         self.assertIn("eve", self.call("GET", "/api/v1/audit", query="?format=csv"))
         self.call("GET", "/api/v1/audit", 400, query="?format=xml", field="format")
+
+    def passwords(self, eve):
+        self.call("POST", "/api/v1/users/{id}/reset", 404, body={}, id="none")
+        code = self.write("POST", "/api/v1/users/{id}/reset", {}, secrets=["code", "link"], id="eve")["code"]
+        self.call("POST", "/api/v1/session/reset", 403, body={"code": "none", "password": PASSWORD}, key=None)
+        self.call("POST", "/api/v1/session/reset", 400, body={"code": code, "password": "short"}, key=None, field="password")
+        self.assertEqual(self.write("POST", "/api/v1/session/reset", {"code": code, "password": PASSWORD}, key=None)["name"], "eve")
+        self.call("PUT", "/api/v1/session/password", 400, body={"password": OTHER, "new": 1}, key=eve, field="new")
+        self.write("PUT", "/api/v1/session/password", {"old": PASSWORD, "password": OTHER}, key=eve)
+        self.call("POST", "/api/v1/session", body={"name": "eve", "password": OTHER}, key=None)
+
+    def passkeys(self, eve):
+        """A browser at localhost, since a passkey is bound to a name."""
+        host = {"Host": f"localhost:{self.cluster.port}"}
+        device = sign_in_test.Authenticator(self.cluster.state, "localhost", "http://" + host["Host"])
+        self.call("POST", "/api/v1/passkeys/begin", 409, code="failed_precondition", headers=host)  # the admin key is nobody's
+        begun = self.write("POST", "/api/v1/passkeys/begin", key=eve, headers=host)
+        made = {"challenge": begun["challenge"], "name": "laptop", "credential": device.create(begun["publicKey"])}
+        self.call("POST", "/api/v1/passkeys", 400, body={}, key=eve, field="challenge", headers=host)
+        passkey = self.write("POST", "/api/v1/passkeys", made, key=eve, headers=host)
+        self.pages("/api/v1/passkeys", 1, key=eve)
+        begun = self.call("POST", "/api/v1/session/passkey/begin", key=None, headers=host)
+        shown = {"challenge": begun["challenge"], "credential": device.get(begun["publicKey"])}
+        self.assertEqual(self.write("POST", "/api/v1/session/passkey", shown, key=None, headers=host)["name"], "eve")
+        self.write("DELETE", "/api/v1/passkeys/{id}", key=eve, id=passkey["id"])
+        self.call("DELETE", "/api/v1/passkeys/{id}", 404, key=eve, id=passkey["id"])
 
     def problem_type(self, code, status=200):
         operation = self.document["paths"]["/api/v1/problems/{code}"]["get"]
@@ -407,6 +439,31 @@ class Api(ClusterTest):
     def write_shutdown(self):
         self.call("POST", "/api/v1/shutdown", body={"nodes": True}, headers={"Idempotency-Key": "the end"})
         self.cluster.controld.wait(60)
+
+
+class AtAProvider(sign_in_test.ByProvider):
+    """What browsers get on the way to a real provider of OpenID Connect and back."""
+    test_by_a_provider = test_a_provider_that_is_away_is_told = None
+
+    def test_its_routes_answer_as_described(self):
+        browser = self.cluster.browser()
+        document = json.loads(browser.open(browser.url + "/api/v1/openapi.json")[1])
+        described = {name: document["paths"]["/api/v1/session/oidc/" + name]["get"]["responses"] for name in ("start", "callback")}
+
+        def check(name, status, answer):
+            got, text, headers, _ = answer
+            self.assertEqual(got, status, text)
+            content = described[name][str(status) if str(status) in described[name] else f"{status // 100}XX"].get("content")
+            self.assertIn(headers["Content-Type"].split(";")[0], content or [headers["Content-Type"].split(";")[0]])
+            return headers
+        headers = check("start", 302, browser.open(browser.url + "/api/v1/session/oidc/start", follow=False))
+        self.assertTrue(headers["Location"].startswith(self.issuer))
+        back = self.at_the_provider(browser, "ada", invitation=self.cluster.invite())
+        check("callback", 200, browser.open(back))
+        self.assertEqual(browser.session()["name"], "ada")
+        check("callback", 401, browser.open(back))
+        self.end_provider()
+        check("start", 503, self.cluster.browser().open(browser.url + "/api/v1/session/oidc/start", follow=False))
 
 
 if __name__ == "__main__":

@@ -154,7 +154,9 @@ class SignIn(ClusterTest):
         second.api("GET", "/session", want=401)
         second.api("POST", "/session", {"name": "ada", "password": PASSWORD}, want=401)
         second.api("POST", "/session", {"name": "ada", "password": OTHER})
-        first.api("DELETE", "/session")
+        status, _, headers, _ = first.open(first.url + "/api/v1/session", b"{}", "DELETE", {"X-Th-Csrf": "1"})
+        self.assertEqual((status, first.cookie("th_session")), (200, None), "the cookie is taken back")
+        self.assertIn("HttpOnly; SameSite=Strict; Max-Age=0", headers["Set-Cookie"])
         first.api("GET", "/session", want=401)
         self.nothing_secret_is_kept_or_told(OTHER, PASSWORD)
 

@@ -31,7 +31,7 @@ MAY_INCLUDE = {
     "train": ["model", "collective", "storage"],
     "serve": ["model", "http"],
     "safety": ["base"],
-    "gateway": ["safety", "http"],
+    "gateway": ["safety", "http", "access"],
     "sim": ["control", "gateway", "serve", "train"],
 }
 BACKENDS = {"cloud": ["local", "azure", "libvirt"], "launch": ["local", "slurm"], "collective": ["shm", "gloo"]}
