@@ -381,6 +381,10 @@ class Api(ClusterTest):
         self.call("GET", "/api/v1/deployments/{name}/load", name="chat")
         self.call("GET", "/api/v1/deployments/{name}/load", 404, name="none")
         self.pages("/api/v1/usage/hours", 1)
+        hours, total = self.call("GET", "/api/v1/usage/hours")["items"], self.call("GET", "/api/v1/usage")
+        self.assertAlmostEqual(sum(h["gpu_seconds"] for h in hours), total["gpu_seconds"], delta=30)  # it runs on in the meantime
+        self.assertEqual([sum(h[name] for h in hours) for name in ("requests", "prompt_tokens", "completion_tokens")], [1, 3, 4])
+        self.assertTrue(all(h["start_ns"] % HOUR == 0 for h in hours))
         self.call("GET", "/api/v1/usage/hours", 400, query="?since_ns=x", field="since_ns")
         self.write("POST", "/api/v1/session/inference-key", secrets=["key"])
 

@@ -70,6 +70,7 @@ class Tls(unittest.TestCase):
         self.assertIn("thunderhead_", get(up["url"] + "/metrics", authority, key)[1])
         self.says_so_to_who_speaks_plain_http()
         self.keeps_its_keys_to_itself()
+        self.cookies_are_for_tls_alone(authority)
 
         desk.slice()
         node = json.loads(next(desk.state.glob("vms/*/node.json")).read_text())
@@ -94,6 +95,19 @@ class Tls(unittest.TestCase):
                 answer = plain.recv(4096).decode()
             self.assertTrue(answer.startswith("HTTP/1.1 400 "), answer)
             self.assertIn("https://", answer)
+
+    def cookies_are_for_tls_alone(self, authority):
+        """Also when it is taken back: a browser keeps one that is not the same."""
+        def cookie(method, body, headers):
+            request = urllib.request.Request(self.desk.url + "/api/v1/session", json.dumps(body).encode(), headers, method=method)
+            with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context(cafile=authority)) as answer:
+                return answer.headers["Set-Cookie"]
+        given = cookie("POST", {"key": self.desk.key()}, {})
+        taken = cookie("DELETE", {}, {"Cookie": given.split(";")[0], "X-Th-Csrf": "1"})
+        for text in (given, taken):
+            self.assertIn("; Path=/; HttpOnly; SameSite=Strict; Max-Age=", text)
+            self.assertTrue(text.endswith("; Secure"), text)
+        self.assertIn("Max-Age=0;", taken)
 
     def keeps_its_keys_to_itself(self):
         modes = {f.name: oct(f.stat().st_mode & 0o777) for f in (self.desk.state / "tls").iterdir()}
