@@ -117,7 +117,7 @@ function App() {
     return () => clearTimeout(timer);
   }, []);
   const body = who === undefined ? html`<p class="boot"><${Mark} /> Thunderhead</p>`
-    : who === null || parts[0] === 'invite' ? html`<${SignIn} />` : html`<${Frame} />`;
+    : who === null || ['invite', 'reset'].includes(parts[0]) ? html`<${SignIn} />` : html`<${Frame} />`;
   return html`${body}<div class="sr" role="status" aria-live="polite">${said}</div>`;
 }
 

@@ -6,7 +6,7 @@ import { follow, readEvents, useLive, useNow } from '../parts/live.js';
 import { Chart } from '../parts/chart.js';
 import { Timeline } from '../parts/timeline.js';
 import { Card, Page, Shown, Stat, State, Stats, Sure, Tabs } from '../parts/ui.js';
-import { bytes, count, duration, money, plural, relative, short, when } from '../parts/format.js';
+import { bytes, count, decimal, duration, money, plural, relative, short, told, when } from '../parts/format.js';
 
 const kMaxPoints = 1500;
 const isOver = (job) => ['succeeded', 'failed', 'cancelled'].includes(job.state);
@@ -36,25 +36,30 @@ function useLines(id) {
 const thin = (lines) => (lines.length <= kMaxPoints ? lines : lines.filter((_, i) => i % Math.ceil(lines.length / kMaxPoints) === 0 || i === lines.length - 1));
 const kSplit = [['compute_ms', 'Compute', '--c1'], ['optimizer_ms', 'Optimizer', '--c2'], ['collective_ms', 'Collectives', '--c3'], ['waited_ms', 'Waiting for others', '--c4'], ['data_ms', 'Data', '--c5']];
 
-function Charts({ lines }) {
+const whyNoCurve = (job) => (isOver(job) ? 'It told no progress, so there are no curves.' : job.state === 'pending' ? 'The curves begin when it runs.'
+  : html`The curves begin with its second line of progress. A command of your own draws them too: it appends lines of JSON to the file <code>$TH_METRICS</code>, such as
+    <code>{"event":"progress","step":10,"steps":200,"loss":5.1}</code>.`);
+
+function Charts({ job, lines }) {
   const seen = useMemo(() => thin(lines), [lines]);
   const column = (name, of = (v) => v) => seen.map((line) => (line[name] == null ? null : of(line[name])));
   const steps = column('step');
-  if (seen.length < 2) return html`<${Card} title="Progress"><p class="muted">The curves begin with the second line of progress.</p><//>`;
+  if (seen.length < 2) return html`<${Card} title="Progress"><p class="muted">${whyNoCurve(job)}</p><//>`;
   const has = (name) => seen.some((line) => line[name] != null);
   const last = seen.at(-1), first = seen[0];
   // Stacked: each series is drawn over what lies above it, the whole first.
   const parts = kSplit.filter(([name]) => has(name));
   const tops = parts.map((_, i) => seen.map((line) => parts.slice(0, i + 1).reduce((sum, [name]) => sum + (line[name] || 0), 0)));
+  const usual = [...(tops.at(-1) || [])].sort((a, b) => a - b), cap = 4 * usual[Math.floor(0.95 * usual.length)], isCut = usual.at(-1) > cap;
   return html`<div class="charts">
     ${has('loss') && html`<${Card}><${Chart} title="Loss" data=${[steps, column('loss')]} series=${[{ label: 'Loss', color: '--c1', value: (v) => v.toFixed(3) }]}
       summary="Loss went from ${first.loss?.toFixed(3)} at step ${first.step} to ${last.loss?.toFixed(3)} at step ${last.step}." /><//>`}
     ${has('tokens_per_s') && html`<${Card}><${Chart} title="Tokens per second" data=${[steps, column('tokens_per_s')]} series=${[{ label: 'Tokens/s', color: '--c2', value: short, fill: true }]}
       summary="Now ${short(last.tokens_per_s)} tokens a second." /><//>`}
-    ${parts.length > 0 && html`<${Card}><${Chart} title="Where a step's time goes" stacked data=${[steps, ...tops.toReversed()]}
+    ${parts.length > 0 && html`<${Card}><${Chart} title="Where a step's time goes${isCut ? ' (its highest peaks are cut)' : ''}" stacked cap=${cap} tick=${(v, digits) => `${decimal(v, digits)} ms`} data=${[steps, ...tops.toReversed()]}
       series=${parts.map(([name, label, color], i) => ({ label, color, fill: true, value: (v) => `${v.toFixed(v < 10 ? 1 : 0)} ms`, raw: (at) => seen[at]?.[name] || 0, i })).toReversed()}
       summary=${parts.map(([name, label]) => `${label} ${(last[name] || 0).toFixed(1)} ms`).join(', ')} /><//>`}
-    ${has('memory_bytes') && html`<${Card}><${Chart} title="Memory of rank 0" binary data=${[steps, column('memory_bytes'), column('peak_memory_bytes')]}
+    ${has('memory_bytes') && html`<${Card}><${Chart} title="Memory of rank 0" binary tick=${bytes} data=${[steps, column('memory_bytes'), column('peak_memory_bytes')]}
       series=${[{ label: 'Now', color: '--c3', value: bytes, fill: true }, { label: 'Peak', color: '--c5', value: bytes }]} summary="Now ${bytes(last.memory_bytes)}." /><//>`}
   </div>`;
 }
@@ -103,7 +108,7 @@ function Logs({ job }) {
 function Why({ why }) {
   if (!why) return null;
   return html`<${Card} title="Why, when, for how much">
-    <p><${State} state=${why.state} /> ${why.reason?.text}</p>
+    <p><${State} state=${why.state} /> ${told(why.reason?.text)}</p>
     ${why.smallest_change && html`<p class="note">Smallest change that would start it now: <strong>${why.smallest_change}</strong></p>`}
     <${Timeline} timeline=${why.timeline} /><//>`;
 }
@@ -132,19 +137,19 @@ function View({ job, why }) {
   const ran = job.started_ns ? duration((job.ended_ns || now * 1e6) - job.started_ns) : '–';
   const result = job.result && typeof job.result === 'object' ? Object.entries(job.result).filter(([k]) => k !== 'event') : [];
   return html`
-    ${!isOver(job) && job.state === 'pending' && html`<p class="note warn">It waits: ${job.reason || 'it will be looked at in a moment'}.
+    ${!isOver(job) && job.state === 'pending' && html`<p class="note warn">It waits: ${told(job.reason) || 'it will be looked at in a moment'}.
       ${job.estimated_start_ns ? ` Estimated start ${when(job.estimated_start_ns)} (${relative(job.estimated_start_ns, now)}).` : ''}</p>`}
-    ${job.state === 'failed' && html`<p class="problem"><strong>Failed</strong><span>${job.reason}</span></p>`}
+    ${job.state === 'failed' && html`<p class="problem"><strong>Failed</strong><span>${told(job.reason)}</span></p>`}
     <${Stats}>
       <${Stat} label="State" value=${html`<${State} state=${job.stopping ? 'stopping' : job.state} />`} />
       ${at.steps ? html`<${Stat} label="Step" value=${count(at.step)} note="of ${count(at.steps)}" bar=${at.step / at.steps} />` : html`<${Stat} label="GPUs" value=${count(job.gpus)} />`}
-      <${Stat} label="Loss" value=${at.loss == null ? '–' : at.loss.toFixed(3)} />
-      <${Stat} label="Tokens/s" value=${short(at.tokens_per_s)} note=${at.mfu ? `MFU ${Math.round(100 * at.mfu)} %` : ''} />
+      ${at.loss != null && html`<${Stat} label="Loss" value=${at.loss.toFixed(3)} />`}
+      ${at.tokens_per_s != null && html`<${Stat} label="Tokens/s" value=${short(at.tokens_per_s)} note=${at.mfu ? `MFU ${Math.round(100 * at.mfu)} %` : ''} />`}
       <${Stat} label="Ran" value=${ran} note=${!isOver(job) && at.eta_s ? `${duration(at.eta_s * 1e9)} left` : ''} />
       <${Stat} label="Cost" value=${money(job.cost_microusd)} />
     <//>
     <${Tabs} label="Parts of the job" current=${tab} choose=${setTab} tabs=${[{ id: 'progress', text: 'Progress' }, { id: 'output', text: 'Output' }, ...(may('member') ? [{ id: 'shell', text: 'Shell' }] : []), { id: 'about', text: 'About' }]} />
-    ${tab === 'progress' && html`<${Charts} lines=${lines} />
+    ${tab === 'progress' && html`<${Charts} job=${job} lines=${lines} />
       ${result.length > 0 && html`<${Card} title="Result"><dl class="facts">${result.map(([k, v]) => html`<dt>${k.replaceAll('_', ' ')}</dt><dd>${typeof v === 'number' ? Number(v.toPrecision(5)) : String(v)}</dd>`)}</dl><//>`}
       <${Why} why=${why} />`}
     ${tab === 'output' && html`<${Logs} job=${job} />`}

@@ -4,7 +4,7 @@ import { announce, go, html, route, useEffect, useState } from '../parts/core.js
 import { post } from '../parts/api.js';
 import { useLive } from '../parts/live.js';
 import { Card, Field, FormProblem, Page, Tabs, useForm, wrong } from '../parts/ui.js';
-import { bytes, duration, money, parseDuration, plural, relative, when } from '../parts/format.js';
+import { bytes, duration, money, parseDuration, plural, relative, told, when } from '../parts/format.js';
 
 const kStarters = ['llama-tiny', 'llama-small', 'gpt2-124m', 'code-small'];
 const kMaxFileBytes = 900 << 10;  // a request takes 1 MiB
@@ -63,12 +63,12 @@ function Estimate({ estimate, job }) {
       ${job.duration_ns && html`<dt>Time limit</dt><dd>${duration(job.duration_ns)}</dd>`}
       ${estimate.placement && html`<dt>Where</dt><dd>${estimate.placement}</dd>`}
     </dl>
-    ${estimate.reason?.text && html`<p class="note ${estimate.reason.code === 'ready' ? '' : 'warn'}">${estimate.reason.text}</p>`}
-    ${estimate.smallest_change && html`<p class="note">To start now: ${estimate.smallest_change}</p>`}<//>`;
+    ${estimate.reason?.text && html`<p class="note ${estimate.reason.code === 'ready' ? '' : 'warn'}">${told(estimate.reason.text)}</p>`}
+    ${estimate.smallest_change && html`<p class="note">To start now: ${told(estimate.smallest_change)}</p>`}<//>`;
 }
 
 export default function NewJob() {
-  const slices = useLive('/slices', ['slice_']);
+  const slices = useLive('/slices?state=active&limit=1000', ['slice_']);
   const ready = (slices.data?.items || []).filter((s) => ['ready', 'starting', 'degraded'].includes(s.state) && !s.implicit);
   const [way, setWay] = useState('recipe'), [files, setFiles] = useState([]), [asked, setAsked] = useState(null);
   const form = useForm({ yaml: '', slice: route.get().query.get('slice') || '', name: '', gpus: '1', command: '', time: '', starter: kStarters[0] });
@@ -101,9 +101,9 @@ export default function NewJob() {
         <${Field} form=${form} name="name" label="Name" required />
         <${Field} form=${form} name="gpus" label="GPUs" type="number" min="1" />
         <${Field} form=${form} name="time" label="Time limit" hint="45min, 2h; empty: 1 hour" />`}
-      <${Field} form=${form} name="slice" label="On slice" options=${[{ value: '', text: 'one of its own, for this job' }, ...ready.map((s) => ({ value: s.name, text: `${s.name} – ${plural(s.gpus, 'GPU')}` }))]} />
+      <${Field} form=${form} name="slice" label="On slice" options=${[{ value: '', text: 'a new one, for this job' }, ...ready.map((s) => ({ value: s.name, text: `${s.name} – ${plural(s.gpus, 'GPU')}` }))]} />
       ${way === 'recipe'
-        ? html`<${Field} form=${form} name="yaml" label="Recipe (YAML)" rows=${18} wide class="recipe" hint="Paths under 'stage' are absolute, on the controller's machine; or name a data set with 'data', or let files go along." />`
+        ? html`<${Field} form=${form} name="yaml" label="Recipe (YAML)" rows=${18} wide class="recipe" hint="Paths under 'stage' are of the controller's machine, absolute or beside its recipes; or name a data set with 'data', or let files go along." />`
         : html`<${Field} form=${form} name="command" label="Command" wide placeholder="python3 train.py --lr 3e-4" />`}
       <${Files} files=${files} setFiles=${setFiles} form=${form} />
     </div>

@@ -36,12 +36,11 @@ function Deployment({ deployment: d }) {
       <${Stat} label="Latency" value=${seconds(recent?.latency_s?.p50)} note=${recent?.latency_s ? `p95 ${seconds(recent.latency_s.p95)}` : 'no request in 5 min'} />
       <${Stat} label="KV cache" value=${replica ? `${Math.round((100 * replica.kv_blocks_used) / (replica.kv_blocks || 1))} %` : '–'} bar=${replica ? replica.kv_blocks_used / (replica.kv_blocks || 1) : 0} limited />
     <//>`}
-    <p class="muted">Model ${d.model}${d.version ? `, version ${d.version}` : ''} · job <a href="#/jobs/${d.job}">${d.job}</a>${d.slice ? html` on <a href="#/slices/${encodeURIComponent(d.slice)}">${d.slice}</a>` : ''}
-      · ${d.tokens_per_minute ? `${count(d.tokens_per_minute)} tokens a minute` : 'no limit of tokens'}</p><//>`;
+    <p class="muted">Model ${d.model}${d.version ? `, version ${d.version}` : ''} · job <a href="#/jobs/${d.job}">${d.job}</a>${d.slice ? html` on <a href="#/slices/${encodeURIComponent(d.slice)}">${d.slice}</a>` : ''}${' · '}${d.tokens_per_minute ? `${count(d.tokens_per_minute)} tokens a minute` : 'no limit of tokens'}</p><//>`;
 }
 
 function Deploy({ models, model, close }) {
-  const slices = useLive('/slices', ['slice_']);
+  const slices = useLive('/slices?state=active&limit=1000', ['slice_']);
   const form = useForm({ name: `${model}-chat`, model, slice: '', gpus: '1', tokens_per_minute: '' });
   const submit = async (event) => {
     event.preventDefault();
@@ -75,7 +74,7 @@ export default function Models() {
       <${Table} caption="Models of the registry" rows=${latest} keyOf=${(m) => m.name} empty=${html`<${Empty} title="No model yet">A job whose recipe says <code>register: NAME</code>${' '}
         puts its model here when it succeeds. <a href="#/jobs/new">Submit one</a><//>`} columns=${[
           { name: 'Model', show: (m) => html`<strong>${m.name}</strong>` },
-          { name: 'Version', num: true, show: (m) => m.version },
+          { name: 'Version', num: true, hide: true, show: (m) => m.version },
           { name: 'Size', num: true, show: (m) => bytes(m.bytes) },
           { name: 'Files', num: true, hide: true, show: (m) => count(m.files.length) },
           { name: 'Made by', show: (m) => (m.job ? html`<a href="#/jobs/${m.job}">${m.job}</a>` : 'brought in') },

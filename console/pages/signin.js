@@ -18,8 +18,14 @@ function useHeading(title) {
   return html`<h1 tabindex="-1" ref=${heading}>${title}</h1>`;
 }
 
+const useMethods = () => {
+  const [methods, set] = useState({});
+  useEffect(() => void get('/session/methods', { signingIn: true }).then(set, () => {}), []);
+  return methods;
+};
+
 function Invitation({ code }) {
-  const form = useForm({ name: '', password: '', code });
+  const form = useForm({ name: '', password: '', code }), methods = useMethods();
   const [key, setKey] = useState('');
   const heading = useHeading(key ? 'You are in' : 'You are invited');
   const take = (event) => {
@@ -32,6 +38,12 @@ function Invitation({ code }) {
       if (password) await put('/session/password', { password });
     });
   };
+  // The provider says who it is; the code goes along, and is used up once it has.
+  const outside = () => form.run(async () => {
+    const { name, code: typed } = form.values;
+    if (!typed.trim()) throw wrong('code', 'The code of your invitation is needed here too.');
+    location.href = `/api/v1/session/oidc/start?${new URLSearchParams({ invitation: typed.trim(), ...(name && { name }) })}`;
+  });
   const enter = async () => {
     await resume();
     go('/');
@@ -49,13 +61,13 @@ function Invitation({ code }) {
     <${Field} form=${form} name="password" label="Password" type="password" autocomplete="new-password" hint="12 characters or more; or none: you also get a key" />
     <${FormProblem} form=${form} fields=${['name', 'password', ...(code ? [] : ['code'])]} />
     <button type="submit" aria-busy=${form.busy} disabled=${form.busy}>Come in</button>
+    ${methods.oidc && html`<button type="button" class="secondary" onClick=${outside} disabled=${form.busy}>Come in with ${methods.oidc.name}</button>`}
     <p class="muted"><a href="#/">I have been here before</a></p>
   </form>`;
 }
 
 function Enter() {
-  const [way, setWay] = useState('password'), [methods, setMethods] = useState({});
-  useEffect(() => void get('/session/methods', { signingIn: true }).then(setMethods, () => {}), []);
+  const [way, setWay] = useState('password'), methods = useMethods();
   const form = useForm({ name: '', password: '', key: '' });
   const heading = useHeading('Sign in');
   const submit = (event) => {
@@ -75,7 +87,29 @@ function Enter() {
     <button type="submit" aria-busy=${form.busy} disabled=${form.busy}>Sign in</button>
     ${methods.passkey && canPasskey() && html`<button type="button" class="secondary" onClick=${byPasskey} disabled=${form.busy}>Use a passkey</button>`}
     ${methods.oidc && html`<a class="button secondary" href="/api/v1/session/oidc/start">Sign in with ${methods.oidc.name}</a>`}
-    <p class="muted">Nobody comes in but by an invitation. <a href="#/invite">I have a code</a> · <a href="#/apply">Apply for one</a></p>
+    <p class="muted">A password that is forgotten is set anew by an administrator of your tenant. Nobody comes in but by an invitation. <a href="#/invite">I have a code</a> · <a href="#/apply">Apply for one</a></p>
+  </form>`;
+}
+
+/** By a link that an administrator made. It signs in as well. */
+function Reset({ code }) {
+  const form = useForm({ password: '', again: '' }), heading = useHeading('Set a new password');
+  const submit = (event) => {
+    event.preventDefault();
+    form.run(async () => {
+      const { password, again } = form.values;
+      if (password !== again) throw wrong('again', 'These are not the same.');
+      session.set(await post('/session/reset', { code, password }, { signingIn: true }));
+      go('/');
+    });
+  };
+  return html`<form class="card" onSubmit=${submit}>${heading}
+    <p class="muted">The link is good for one use. Your other sessions end.</p>
+    <${Field} form=${form} name="password" label="New password" type="password" required autocomplete="new-password" hint="12 characters or more" />
+    <${Field} form=${form} name="again" label="The same again" type="password" required autocomplete="new-password" />
+    <${FormProblem} form=${form} fields=${['password', 'again']} />
+    <button type="submit" aria-busy=${form.busy} disabled=${form.busy}>Set it and sign in</button>
+    <p class="muted"><a href="#/">Back to sign in</a></p>
   </form>`;
 }
 
@@ -105,6 +139,6 @@ export default function SignIn() {
   const { parts } = route.use(), state = connection.use();
   return html`<main class="signin" id="main"><${Brand} />
     ${state === 'lost' && html`<p class="note warn" role="status">The controller does not answer.</p>`}
-    ${parts[0] === 'invite' ? html`<${Invitation} code=${parts[1] || ''} />` : parts[0] === 'apply' ? html`<${Apply} />` : html`<${Enter} />`}
+    ${parts[0] === 'invite' ? html`<${Invitation} code=${parts[1] || ''} />` : parts[0] === 'reset' ? html`<${Reset} code=${parts[1] || ''} />` : parts[0] === 'apply' ? html`<${Apply} />` : html`<${Enter} />`}
   </main>`;
 }

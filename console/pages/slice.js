@@ -2,12 +2,12 @@
 
 import { html } from '../parts/core.js';
 import { post, remove } from '../parts/api.js';
-import { useLive, useNow } from '../parts/live.js';
+import { useList, useLive, useNow } from '../parts/live.js';
 import { Card, Field, Page, Shown, Stat, State, Stats, Sure, Table, useForm } from '../parts/ui.js';
 import { Fabric } from '../parts/fabric.js';
 import { Timeline } from '../parts/timeline.js';
 import { Window, kSliceKinds } from './slices.js';
-import { clock, count, duration, money, plural, relative, when } from '../parts/format.js';
+import { clock, count, duration, money, plural, relative, told, when } from '../parts/format.js';
 
 const isOver = (slice) => ['released', 'failed', 'expired'].includes(slice.state);
 
@@ -23,12 +23,11 @@ function Actions({ slice }) {
 
 function View({ slice }) {
   const now = useNow();
-  const jobs = useLive('/jobs', ['job_', 'attempt_']), why = useLive(`/why/${encodeURIComponent(slice.id)}`, kSliceKinds);
-  const here = (jobs.data?.items || []).filter((job) => job.slice === slice.name).reverse();
+  const jobs = useList(`/jobs?slice=${encodeURIComponent(slice.id)}&order=desc`, ['job_', 'attempt_'], { size: 20 }), why = useLive(`/why/${encodeURIComponent(slice.id)}`, kSliceKinds);
   const left = slice.end_ns / 1e6 - now;
   return html`
     ${slice.state === 'held' && html`<p class="note warn">It is held for you until ${clock(slice.hold_expires_ns)} (${relative(slice.hold_expires_ns, now)}). Commit it, or it goes back.</p>`}
-    ${slice.reason && html`<p class="note ${slice.state === 'ready' ? '' : 'warn'}">${slice.reason}</p>`}
+    ${slice.reason && html`<p class="note ${slice.state === 'ready' ? '' : 'warn'}">${told(slice.reason)}</p>`}
     <${Stats}>
       <${Stat} label="State" value=${html`<${State} state=${slice.state} />`} note=${slice.resizing_to_gpus ? `growing to ${slice.resizing_to_gpus} GPUs` : ''} />
       <${Stat} label="GPUs" value=${count(slice.gpus)} note=${slice.series} />
@@ -36,7 +35,7 @@ function View({ slice }) {
       <${Stat} label="Price" value=${money(slice.offer.microusd_per_gpu_hour)} note="a GPU-hour" />
       <${Stat} label=${isOver(slice) ? 'Ended' : 'Ends'} value=${when(isOver(slice) ? slice.ended_ns || slice.end_ns : slice.end_ns, now)} note=${!isOver(slice) && left > 0 ? `${duration(left * 1e6)} left` : ''} />
     <//>
-    ${!isOver(slice) && html`<${Window} slice=${slice} now=${now} />`}
+    ${!isOver(slice) && html`<div><${Window} slice=${slice} now=${now} /><p class="ends"><span>${when(slice.start_ns, now)}</span><span>${when(slice.end_ns, now)}</span></p></div>`}
     <div class="columns">
       <${Card} title="Nodes on the fabric">
         <${Fabric} places=${slice.nodes.length ? slice.nodes : slice.offer.hosts} />
@@ -44,7 +43,7 @@ function View({ slice }) {
       <${Card} title="Why and when">${why.data && html`<${Timeline} timeline=${why.data.timeline} limit=${14} />`}<//>
     </div>
     <${Card} title="Jobs here" actions=${!isOver(slice) && html`<a class="button secondary" href="#/jobs/new?slice=${encodeURIComponent(slice.name)}">Submit a job here</a>`}>
-      <${Table} caption="Jobs on this slice" rows=${here} limit=${20} empty=${html`<p class="muted">Nothing has run here yet.</p>`} columns=${[
+      <${Table} caption="Jobs on this slice" rows=${jobs.data?.items || []} limit=${20} more=${jobs.more} empty=${html`<p class="muted">Nothing has run here yet.</p>`} columns=${[
         { name: 'Job', show: (j) => html`<a href="#/jobs/${j.id}">${j.name}</a> <small>${j.id}</small>` },
         { name: 'State', show: (j) => html`<${State} state=${j.state} />` },
         { name: 'GPUs', num: true, show: (j) => count(j.gpus) },

@@ -1,11 +1,12 @@
 // An offer for a slice: price, start and place before anything is promised; then hold and commit.
 
 import { announce, go, html, useState } from '../parts/core.js';
-import { post } from '../parts/api.js';
+import { may, post, session } from '../parts/api.js';
+import { useLive } from '../parts/live.js';
 import { useFleet } from '../parts/fleet_data.js';
 import { Card, Field, FormProblem, Page, useForm, wrong } from '../parts/ui.js';
 import { Fabric } from '../parts/fabric.js';
-import { count, duration, money, parseDuration, plural, relative, time, when } from '../parts/format.js';
+import { count, duration, money, parseDuration, plural, relative, time, told, when } from '../parts/format.js';
 
 const kFields = ['name', 'gpus', 'series', 'time', 'max_price', 'budget', 'start', 'duration_ns', 'start_ns', 'account'];
 
@@ -39,8 +40,8 @@ function Offer({ offer, body, form }) {
     <p class="muted">${plural(offer.gpus, 'GPU')} for ${duration(offer.end_ns - offer.start_ns)} at ${money(offer.microusd_per_gpu_hour)} a GPU-hour; the most it can cost</p>
     <dl class="facts"><dt>Starts</dt><dd>${isNow ? 'now' : html`${when(offer.start_ns)} <small>${relative(offer.start_ns)}</small>`}</dd><dt>Ends</dt><dd>${when(offer.end_ns)}</dd>
       <dt>Where</dt><dd>${offer.placement}</dd></dl>
-    ${offer.reason && html`<p class="note warn">${isNow ? '' : 'Not now: '}${offer.reason.text}</p>`}
-    ${offer.sooner && html`<p class="note">To start now: ${offer.sooner}</p>`}
+    ${offer.reason && html`<p class="note warn">${isNow ? '' : 'Not now: '}${told(offer.reason.text)}</p>`}
+    ${offer.sooner && html`<p class="note">To start now: ${told(offer.sooner)}</p>`}
     ${offer.cheaper && html`<p class="note">Cheaper: ${offer.cheaper}</p>`}
     ${offer.cloud && html`<p class="muted">${offer.cloud.reason ? `The cloud: ${offer.cloud.reason}` : `The cloud asks ${money(offer.cloud.microusd_per_vm_hour)} a VM-hour ${offer.cloud.where}`}</p>`}
     <${Fabric} places=${offer.hosts} />
@@ -53,6 +54,8 @@ export default function NewSlice() {
   const form = useForm({ name: '', gpus: '4', series: '', time: '1h', start: '', max_price: '', budget: '', spares: '', max_switches: '', spot: false, account: '' });
   const commit = useForm({});
   const [asked, setAsked] = useState(null);
+  const own = session.get().tenant, tenants = useLive(may('member') ? '/tenants' : null, ['tenant_']);
+  const accounts = (tenants.data?.items || []).filter((t) => !t.removed && t.name).map((t) => t.name);
   const chosen = form.values.series || series[0]?.name || '';
   const ask = (event) => {
     event.preventDefault();
@@ -72,6 +75,7 @@ export default function NewSlice() {
         <${Field} form=${form} name="gpus" label="GPUs" type="number" min="1" required />
         <${Field} form=${{ ...form, values: { ...form.values, series: chosen } }} name="series" label="Series" options=${series.map((s) => ({ value: s.name, text: `${s.name} – ${count(s.gpus)} GPUs` }))} />
         <${Field} form=${form} name="time" field=${form.error?.field === 'duration_ns' ? 'duration_ns' : 'time'} label="For" hint="90s, 2h, 1d 12h" required />
+        ${accounts.length > 1 && html`<${Field} form=${form} name="account" label="Paid by" options=${[{ value: '', text: own || 'default' }, ...accounts.filter((name) => name !== (own || 'default'))]} hint="The tenant that it counts for" />`}
         <${Field} form=${form} name="start" field=${form.error?.field === 'start_ns' ? 'start_ns' : 'start'} label="Not before" type="datetime-local" hint="Empty: now" />
       </div>
       <details><summary>More wishes</summary><div class="fields">

@@ -32,7 +32,7 @@ function Rows({ title, rows }) {
 function Part({ title, value, depth = 0 }) {
   if (isNumbers(value)) {
     const data = [value.map((_, i) => i), value];
-    return html`<${Card}><${Chart} title=${title} data=${data} series=${[{ label: title, color: '--c1', value: (v) => show(v) }]} summary="${value.length} values, from ${show(value[0])} to ${show(value.at(-1))}" /><//>`;
+    return html`<${Card}><${Chart} title=${title} x="Entry" data=${data} series=${[{ label: title, color: '--c1', value: (v) => show(v) }]} summary="${value.length} values, from ${show(value[0])} to ${show(value.at(-1))}" /><//>`;
   }
   if (isRows(value)) return html`<${Rows} title=${title} rows=${value} />`;
   if (Array.isArray(value)) return html`<${Card} title=${title}><p>${value.slice(0, 200).map(show).join(', ')}</p><//>`;

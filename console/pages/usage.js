@@ -4,47 +4,65 @@ import { html, useMemo, useState } from '../parts/core.js';
 import { useLive } from '../parts/live.js';
 import { Chart } from '../parts/chart.js';
 import { Bar, Card, Empty, Page, Shown, Stat, Stats, Table, Tabs } from '../parts/ui.js';
-import { count, money, short, time } from '../parts/format.js';
+import { count, decimal, money, short, time, when } from '../parts/format.js';
 
 const kHourNs = 3600e9, kDayNs = 24 * kHourNs;
-const kSpans = { day: { text: '24 hours', ns: kDayNs, step: kHourNs }, week: { text: '7 days', ns: 7 * kDayNs, step: kHourNs * 6 }, month: { text: '30 days', ns: 30 * kDayNs, step: kDayNs } };
-const kWhat = { microusd: { text: 'Cost', show: money }, gpu_seconds: { text: 'GPU-hours', show: (s) => short(s / 3600) } };
+const kSpans = { day: { text: '24 hours', each: 'the hour', ns: kDayNs, step: kHourNs }, week: { text: '7 days', each: '6 hours', ns: 7 * kDayNs, step: kHourNs * 6 }, month: { text: '30 days', each: 'the day', ns: 30 * kDayNs, step: kDayNs } };
+/** `of`: of an hour of the API. */
+const kWhat = {
+  cost: { text: 'Cost', unit: '$', of: (hour) => hour.microusd / 1e6, show: (dollars) => money(dollars * 1e6), tick: (v, digits) => `$${decimal(v, digits)}` },
+  gpus: { text: 'GPU-hours', unit: 'GPU-hours', of: (hour) => hour.gpu_seconds / 3600, show: short },
+  tokens: { text: 'Tokens', unit: 'tokens', of: (hour) => (hour.prompt_tokens || 0) + (hour.completion_tokens || 0), show: short },
+};
 const kColors = ['--c1', '--c2', '--c3', '--c4', '--c5'];
 
 /** Sums by step of time, one row a tenant; the largest tenants by themselves, all others together. */
-function series(items, what, { ns, step }) {
+function series(items, of, { ns, step }) {
   const end = Math.floor((time.now() * 1e6) / step) * step, start = end - ns + step;
   const times = Array.from({ length: Math.round(ns / step) }, (_, i) => start + i * step);
   const totals = {};
-  for (const item of items) if (item.start_ns >= start) totals[item.account] = (totals[item.account] || 0) + item[what];
-  const largest = Object.keys(totals).sort((a, b) => totals[b] - totals[a]), own = largest.slice(0, largest.length > 5 ? 4 : 5);
+  for (const item of items) if (item.start_ns >= start) totals[item.account] = (totals[item.account] || 0) + of(item);
+  const largest = Object.keys(totals).filter((name) => totals[name] > 0).sort((a, b) => totals[b] - totals[a]), own = largest.slice(0, largest.length > 5 ? 4 : 5);
   const names = largest.length > own.length ? [...own, 'others'] : own;
   const rows = names.map(() => times.map(() => 0));
   for (const item of items) {
     const at = Math.floor((item.start_ns - start) / step), row = own.includes(item.account) ? own.indexOf(item.account) : own.length;
-    if (at >= 0 && at < times.length) rows[row][at] += item[what];
+    if (at >= 0 && at < times.length && rows[row]) rows[row][at] += of(item);
   }
   return { times, names, rows };
 }
 
+const sum = (values) => values.reduce((a, b) => a + b, 0);
+const tenantName = (name) => name || 'the platform';
+
+/** The figures behind the bars. */
+const Figures = ({ times, names, rows, show }) => html`<details><summary>As a table</summary>
+  <${Table} caption="Over time by tenant" keyOf=${(at) => times[at]} limit=${24} rows=${times.map((_, at) => at).filter((at) => rows.some((row) => row[at])).reverse()} columns=${[
+    { name: 'From', show: (at) => html`<span class="nowrap">${when(times[at])}</span>` },
+    ...names.map((name, i) => ({ name: tenantName(name), num: true, show: (at) => (rows[i][at] ? show(rows[i][at]) : '–') })),
+    ...(names.length > 1 ? [{ name: 'All', num: true, show: (at) => show(sum(rows.map((row) => row[at]))) }] : [])]} /></details>`;
+
 function OverTime({ items }) {
-  const [span, setSpan] = useState('day'), [what, setWhat] = useState('microusd');
-  const { times, names, rows } = useMemo(() => series(items, what, kSpans[span]), [items, what, span]);
-  const tops = rows.map((_, i) => times.map((_, t) => rows.slice(0, i + 1).reduce((sum, row) => sum + row[t], 0)));
+  const [span, setSpan] = useState('day'), [what, setWhat] = useState('cost');
+  const { of, show, tick, text, unit } = kWhat[what];
+  const { times, names, rows } = useMemo(() => series(items, of, kSpans[span]), [items, what, span]);
+  // Stacked: each series is drawn over what lies above it, the whole first.
+  const tops = rows.map((_, i) => times.map((_, t) => sum(rows.slice(0, i + 1).map((row) => row[t]))));
   const data = useMemo(() => [times.map((t) => t / 1e9), ...tops.toReversed()], [items, what, span]);
-  const total = rows.flat().reduce((sum, v) => sum + v, 0), show = kWhat[what].show;
   return html`<${Card} title="Over time by tenant" actions=${html`
       <${Tabs} label="What" current=${what} choose=${setWhat} tabs=${Object.entries(kWhat).map(([id, w]) => ({ id, text: w.text }))} />
       <${Tabs} label="Span" current=${span} choose=${setSpan} tabs=${Object.entries(kSpans).map(([id, s]) => ({ id, text: s.text }))} />`}>
-    ${names.length ? html`<${Chart} key=${what + span + names.join()} title="${kWhat[what].text}: ${show(total)}" time stacked height=${240} data=${data}
-      series=${names.map((label, i) => ({ label, color: kColors[i % kColors.length], fill: true, value: show, raw: (at) => rows[i]?.[at] })).toReversed()}
-      summary=${names.map((label, i) => `${label}: ${show(rows[i].reduce((a, b) => a + b, 0))}`).join('; ')} />`
-      : html`<${Empty} title="Nothing was used in this time">What slices run and what deployments answer is counted here, by the hour.<//>`}<//>`;
+    ${names.length ? html`<${Chart} key=${what + span + names.join()} title="${text}: ${show(sum(rows.flat()))} in ${kSpans[span].text}" time stacked bars=${kSpans[span].step / 1e9} height=${240} data=${data} tick=${tick}
+      series=${names.map((name, i) => ({ label: tenantName(name), color: kColors[i % kColors.length], fill: true, value: show, raw: (at) => rows[i]?.[at] })).toReversed()}
+      summary="${unit} by ${kSpans[span].each}: ${names.map((name, i) => `${tenantName(name)} ${show(sum(rows[i]))}`).join('; ')}. The table below says when." />
+      <${Figures} ...${{ times, names, rows, show }} />`
+      : html`<${Empty} title=${what === 'tokens' ? 'No tokens in this time' : 'Nothing was used in this time'}>${what === 'tokens'
+        ? html`What deployments answer is counted here, by the hour. <a href="#/models">Deploy a model</a>` : html`What slices run is counted here, by the hour. <a href="#/slices/new">Get a slice</a>`}<//>`}<//>`;
 }
 
 const Accounts = ({ items }) => html`<${Card} title="Tenants">
   <${Table} caption="Tenants with what they use and may use" rows=${items} keyOf=${(a) => a.name} columns=${[
-    { name: 'Tenant', show: (a) => html`<strong>${a.name || 'the platform'}</strong>${a.parent && a.parent !== 'root' ? html` <small>of ${a.parent}</small>` : ''}` },
+    { name: 'Tenant', show: (a) => html`<strong>${tenantName(a.name)}</strong>${a.parent && a.parent !== 'root' ? html` <small>of ${a.parent}</small>` : ''}` },
     { name: 'GPUs now', num: true, show: (a) => html`${count(a.gpus)}${a.max_gpus ? html` <small>of ${count(a.max_gpus)}</small>` : ''}` },
     { name: 'Fair share', num: true, hide: true, show: (a) => (a.fair_share == null ? '–' : Number(a.fair_share).toFixed(2)) },
     { name: 'Promised', num: true, hide: true, show: (a) => money(a.committed_microusd) },

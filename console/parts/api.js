@@ -35,6 +35,7 @@ const parsed = async (answer) => (answer.status === 204 ? null : answer.json());
 export const get = async (path, options) => parsed(await request('GET', path, undefined, options));
 export const post = async (path, body = {}, options) => parsed(await request('POST', path, body, options));
 export const put = async (path, body) => parsed(await request('PUT', path, body));
+export const patch = async (path, body) => parsed(await request('PATCH', path, body));
 export const remove = async (path) => parsed(await request('DELETE', path));
 export const items = async (path) => (await get(path)).items;
 

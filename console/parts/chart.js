@@ -1,6 +1,7 @@
 // A line chart by uPlot, which is only asked for where there is one.
 
 import { html, useDark, useEffect, useRef } from './core.js';
+import { clock, decimal, when } from './format.js';
 import { loadStyle } from './style.js';
 
 let loading = null;
@@ -17,35 +18,47 @@ function uplot() {
 const kBinary = Array.from({ length: 50 }, (_, i) => 2 ** i);
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+/** How many digits tell these ticks apart. */
+const digitsOf = (ticks) => [0, 1, 2, 3, 4, 5].find((d) => ticks.every((t) => t == null || Math.abs(t * 10 ** d - Math.round(t * 10 ** d)) < 1e-6)) ?? 6;
+
+const times = (ticks, step_s) => ticks.map((t, i) => {
+  const d = new Date(t * 1000), day = d.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' });
+  if (step_s >= 86400) return day;
+  return clock(t * 1e9).slice(0, 5) + (i === 0 || ticks[i - 1] == null || d.getDate() !== new Date(ticks[i - 1] * 1000).getDate() ? `\n${day}` : '');
+});
+
 /**
- * `data`: [xs, ys, ys, …]; `series`: [{label, color (a CSS variable), value: (v) => text, fill?}]; `x`: (v) => text.
- * Screen readers get `summary`, a sentence.
+ * `data`: [xs, ys, ys, …]; `series`: [{label, color (a CSS variable), value: (v) => text, fill?}]; `x`: what xs count; with `time`
+ * they are seconds since 1970. `tick(v, digits)`: the text of a tick. `bars`: how far each x reaches. `cap`: what
+ * is higher is cut off. Screen readers get `summary`, a sentence.
  */
-export function Chart({ title, data, series, x = (v) => v, time = false, height = 190, stacked = false, summary, log = false, value, binary }) {
-  const box = useRef(null), plot = useRef(null), dark = useDark();
-  const shape = series.map((s) => s.label).join() + dark + log;
+export function Chart({ title, data, series, x = 'Step', time = false, height = 200, stacked = false, summary, tick = decimal, binary, bars, cap = Infinity }) {
+  const box = useRef(null), plot = useRef(null), most = useRef(cap), dark = useDark();
+  most.current = cap;
+  const shape = series.map((s) => s.label).join() + dark;
   useEffect(() => {
     let over = false, watch;
     uplot().then((UPlot) => {
       if (over || !box.current) return;
-      const text = css('--muted'), grid = css('--line');
-      const show = (s) => s.value || value || ((v) => v);
-      const axis = { stroke: text, font: '12px system-ui, sans-serif', grid: { stroke: grid, width: 1 }, ticks: { show: false } };
+      const text = css('--muted'), font = '12px system-ui, sans-serif';
+      const axis = { stroke: text, font, grid: { stroke: css('--line'), width: 1 }, ticks: { show: false } };
+      const below = time ? { size: 40, values: (_, ticks, _axis, _space, step_s) => times(ticks, step_s) }
+        : { size: 24, values: (_, ticks) => ticks.map((v) => decimal(v, digitsOf(ticks))), label: x, labelSize: 18, labelFont: font, labelGap: 0 };
+      const paths = bars && UPlot.paths.bars({ size: [0.86, 80], align: 1 });
       plot.current = new UPlot({
-        width: box.current.clientWidth, height, legend: { live: true }, cursor: { points: { size: 6 }, drag: { x: true, y: false } },
-        scales: { x: { time }, y: { distr: log ? 3 : 1, range: log ? undefined : (_, low, high) => range(low, high, stacked || series.some((s) => s.fill)) } },
-        axes: [{ ...axis, values: time ? undefined : (_, ticks) => ticks.map(x) },
-          { ...axis, size: 62, incrs: binary ? kBinary : undefined, values: (_, ticks) => ticks.map((v) => (v == null ? '' : show(series[0])(v))) }],
-        series: [{ label: time ? 'Time' : 'Step', value: time ? undefined : (_, v) => (v == null ? '–' : x(v)) },
+        width: box.current.clientWidth, height, legend: { live: true }, cursor: { points: { size: 6, show: !bars }, drag: { x: true, y: false } },
+        scales: { x: { time, range: bars ? (_, low, high) => [low, high + bars] : undefined }, y: { range: (_, low, high) => range(low, Math.min(high, most.current), stacked || series.some((s) => s.fill)) } },
+        axes: [{ ...axis, ...below }, { ...axis, size: 62, incrs: binary ? kBinary : undefined, values: (_, ticks) => ticks.map((v) => (v == null ? '' : tick(v, digitsOf(ticks)))) }],
+        series: [{ label: time ? 'Time' : x, value: (_, v) => (v == null ? '–' : time ? when(v * 1e9) : decimal(v, 0)) },
           ...series.map((s) => ({
-            label: s.label, stroke: css(s.color), width: 1.75, points: { show: s.points ?? false }, spanGaps: true,
+            label: s.label, stroke: css(s.color), width: bars ? 0 : 1.75, points: { show: s.points ?? false }, spanGaps: true, paths,
             fill: s.fill ? css(s.color) + (stacked ? 'cc' : '26') : undefined,
-            value: (u, v, i, at) => (at == null || v == null ? '–' : show(s)(s.raw ? s.raw(at) : v)),
+            value: (u, v, i, at) => (at == null || v == null ? '–' : s.value(s.raw ? s.raw(at) : v)),
           }))],
       }, data, box.current);
       watch = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth, height }));
       watch.observe(box.current);
-    });
+    }, () => {});  // the controller is away; the page says so
     return () => {
       over = true;
       watch?.disconnect();

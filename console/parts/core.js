@@ -27,7 +27,7 @@ export function store(value) {
 }
 
 const read = () => {
-  const hash = location.hash.slice(1).replace(/^invitation=/, '/invite/');  // as th invite writes its links
+  const hash = location.hash.slice(1).replace(/^invitation=/, '/invite/').replace(/^reset=/, '/reset/');  // as th writes its links
   const [path, query] = (hash || '/').split('?');
   return { path, parts: path.split('/').filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query) };
 };

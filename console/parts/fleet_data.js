@@ -19,11 +19,9 @@ function racksOf(map, use) {
 
 /** {name, racks, series, simulated, time_ns} as `data`. */
 export function useFleet() {
-  const map = useLive('/fleet/map'), missing = map.error?.status === 404;
+  const map = useLive('/fleet/map');
   const use = useLive(map.data ? '/fleet/use' : null, kKinds, { every_ms: 20000 });
-  const whole = useLive(missing ? '/fleet' : null, kKinds);
   const data = useMemo(() => {
-    if (whole.data) return whole.data;
     if (!map.data || !use.data) return undefined;
     const series = new Map();
     for (const { series: name, hosts, gpus_per_host } of map.data.racks) {
@@ -33,6 +31,6 @@ export function useFleet() {
       series.set(name, of);
     }
     return { name: map.data.name, racks: racksOf(map.data, use.data), series: map.data.series || [...series.values()], simulated: use.data.simulated, time_ns: use.data.time_ns };
-  }, [map.data, use.data, whole.data]);
-  return { ...(missing ? whole : use), data, error: missing ? whole.error : map.error || use.error };
+  }, [map.data, use.data]);
+  return { ...use, data, error: map.error || use.error };
 }

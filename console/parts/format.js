@@ -15,6 +15,7 @@ export const percent = (share, digits = 0) => (Number.isFinite(share) ? `${(100 
 export function money(microusd) {
   if (microusd == null) return '–';
   const dollars = microusd / 1e6;
+  if (dollars > 0 && dollars < 0.0001) return '< $0.0001';
   const digits = dollars !== 0 && Math.abs(dollars) < 0.1 ? 4 : 2;
   return dollars.toLocaleString('en-US', { style: 'currency', currency: 'USD', minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
@@ -24,23 +25,28 @@ export function bytes(n) {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
   let unit = 0;
   while (n >= 1024 && unit < units.length - 1) (n /= 1024), unit++;
-  return `${unit && n < 100 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
+  return `${unit && n < 100 ? number.format(n) : Math.round(n)} ${units[unit]}`;
 }
+
+/** With so many digits; large ones short. */
+export const decimal = (n, digits) => (Math.abs(n) >= 10000 ? compact.format(n) : n.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits }));
 
 export function watts(w) {
   return w >= 1e6 ? `${(w / 1e6).toFixed(1)} MW` : w >= 1e4 ? `${(w / 1e3).toFixed(0)} kW` : `${number.format(w)} W`;
 }
 
-export function duration(ns) {
+/** Its two largest units, or so many. */
+export function duration(ns, most = 2) {
   let s = Math.round(Number(ns) / 1e9);
   if (!Number.isFinite(s)) return '–';
+  if (s === 0 && Number(ns) > 0) return '< 1 s';
   if (Math.abs(s) < 60) return `${s} s`;
   const parts = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']], out = [];
   for (const [size, unit] of parts) {
     const n = Math.floor(s / size);
     s -= n * size;
     if (n) out.push(`${n} ${unit}`);
-    if (out.length === 2) break;
+    if (out.length === most) break;
   }
   return out.join(' ');
 }
@@ -65,8 +71,11 @@ export function when(ns, now_ms = time.now()) {
 export function relative(ns, now_ms = time.now()) {
   if (!ns) return '–';
   const apart = ms(ns) - now_ms;
-  return apart > 500 ? `in ${duration(apart * 1e6)}` : apart < -1500 ? `${duration(-apart * 1e6)} ago` : 'now';
+  return apart > 500 ? `in ${duration(apart * 1e6)}` : apart < -1500 ? `${duration(-apart * 1e6, 1)} ago` : 'now';
 }
+
+/** A text of the controller, with its times as the reader's clock shows them. */
+export const told = (text) => text?.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, (stamp) => when(Date.parse(stamp) * 1e6)) ?? '';
 
 /** "90s", "1h30m", "2 d" → nanoseconds; NaN if it is no duration. */
 export function parseDuration(text) {

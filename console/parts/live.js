@@ -78,10 +78,11 @@ export function stop() {
 
 /**
  * What GET `path` says, asked again when an event comes whose kind begins with one of `kinds` (or `matches(kind, data)`),
- * but so that asking takes at most a tenth of the time. `every_ms`: also so often while the page is seen.
+ * but so that asking takes at most a tenth of the time. `every_ms`: also so often while the page is seen. `keep`: with another path,
+ * what is there is shown until the answer comes.
  * Returns {data, error, loading, reload}; `path` null: nothing is asked.
  */
-export function useLive(path, kinds = [], { every_ms = 0, matches } = {}) {
+export function useLive(path, kinds = [], { every_ms = 0, matches, keep } = {}) {
   const [state, set] = useState({ data: undefined, error: null, loading: true });
   const reload = useRef(() => {});
   useEffect(() => {
@@ -108,7 +109,7 @@ export function useLive(path, kinds = [], { every_ms = 0, matches } = {}) {
       if (!timer) timer = setTimeout(load, wait_ms);
     };
     reload.current = load;
-    set((old) => ({ data: old.path === path ? old.data : undefined, error: null, loading: true }));
+    set((old) => ({ data: keep ? old.data : undefined, error: null, loading: true }));
     load();
     const leave = follow((kind, data) => {
       if (kind === 'reconnected' || (matches ? matches(kind, data) : kinds.some((k) => kind.startsWith(k)))) soon();
@@ -122,6 +123,15 @@ export function useLive(path, kinds = [], { every_ms = 0, matches } = {}) {
     };
   }, [path]);
   return { ...state, reload: () => reload.current() };
+}
+
+const kMaxItems = 10000;  // the most that the API gives at once
+
+/** The same of a list that may be long: the first `size` items, and `more()` for twice as many where there are more. */
+export function useList(path, kinds, { size = 50, ...options } = {}) {
+  const [limit, setLimit] = useState(size);
+  const list = useLive(path && `${path}${path.includes('?') ? '&' : '?'}limit=${limit}`, kinds, { ...options, keep: true });
+  return { ...list, more: list.data?.next != null && limit < kMaxItems ? () => setLimit(Math.min(2 * limit, kMaxItems)) : null };
 }
 
 /** From here on time is what events say. */

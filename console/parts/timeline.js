@@ -1,7 +1,7 @@
 // What happened, when and why; checkpoints that follow one another are one entry.
 
-import { html } from './core.js';
-import { clock } from './format.js';
+import { html, useState } from './core.js';
+import { clock, plural, told } from './format.js';
 
 const stepOf = (moment) => /^checkpoint at step (\d+)/.exec(moment.what)?.[1];
 
@@ -15,12 +15,13 @@ function folded(timeline) {
   return out;
 }
 
-const told = ({ what, steps }) => (steps?.length > 1 ? `${steps.length} checkpoints, steps ${steps[0]} to ${steps.at(-1)}` : what);
+const textOf = ({ what, steps }) => (steps?.length > 1 ? `${steps.length} checkpoints, steps ${steps[0]} to ${steps.at(-1)}` : told(what));
 
 export function Timeline({ timeline, limit = 30 }) {
-  const moments = folded(timeline);
+  const [whole, setWhole] = useState(false);
+  const moments = folded(timeline), left = whole ? 0 : Math.max(0, moments.length - limit);
   return html`
-    ${moments.length > limit && html`<p class="muted">${moments.length - limit} earlier entries are not shown</p>`}
-    <ol class="timeline">${moments.slice(-limit).map((moment) => html`
-      <li><time>${clock(moment.time_ns)}</time><strong>${told(moment)}</strong>${moment.why && html`<p>${moment.why}</p>`}</li>`)}</ol>`;
+    ${left > 0 && html`<button class="quiet" onClick=${() => setWhole(true)}>Show ${plural(left, 'earlier entry', 'earlier entries')}</button>`}
+    <ol class="timeline">${moments.slice(left).map((moment) => html`
+      <li><time>${clock(moment.time_ns)}</time><strong>${textOf(moment)}</strong>${moment.why && html`<p>${told(moment.why)}</p>`}</li>`)}</ol>`;
 }

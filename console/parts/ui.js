@@ -62,35 +62,39 @@ export const Empty = ({ title, children }) => html`<div class="empty"><p><strong
 
 export const Loading = ({ what = 'Loading' }) => html`<p class="loading" aria-busy="true">${what} …</p>`;
 
-export function Problem({ error }) {
+export function Problem({ error, title = 'Not done' }) {
   if (!error) return null;
   const text = isLost(error) ? 'The controller does not answer. This page tries again by itself.' : error.message;
-  return html`<div class="problem" role="alert"><strong>${isLost(error) ? 'No connection' : 'Not done'}</strong><span>${text}</span></div>`;
+  return html`<div class="problem" role="alert"><strong>${isLost(error) ? 'No connection' : title}</strong><span>${text}</span></div>`;
 }
 
 /** What a live list shows before, without and with its data. */
 export function Shown({ live, children }) {
-  if (live.data !== undefined) return html`${live.error && !isLost(live.error) ? html`<${Problem} error=${live.error} />` : null}${children(live.data)}`;
-  return live.error ? html`<${Problem} error=${live.error} />` : html`<${Loading} />`;
+  const problem = live.error && html`<${Problem} error=${live.error} title=${live.error.status === 404 ? 'Not there' : 'Not shown'} />`;
+  if (live.data !== undefined) return html`${live.error && !isLost(live.error) ? problem : null}${children(live.data)}`;
+  return problem || html`<${Loading} />`;
 }
 
-/** Columns: {name, show: (row) => …, num?, hide? (at phone width)}. Shows `limit` rows and more when asked. */
-export function Table({ caption, columns, rows, keyOf = (row) => row.id || row.name, empty, limit = 50 }) {
+/** Columns: {name, show: (row) => …, num?, hide? (at phone width)}. Shows `limit` rows and more when asked; `more()` gets rows that are not here yet. */
+export function Table({ caption, columns, rows, keyOf = (row) => row.id || row.name, empty, limit = 50, more }) {
   const [shown, setShown] = useState(limit);
   if (!rows.length) return empty || null;
+  const next = () => {
+    if (more && rows.length <= shown + 4 * limit) more();
+    setShown(shown + 4 * limit);
+  };
   return html`
     <div class="table" role="region" aria-label=${caption} tabindex="0">
       <table>
         <caption class="sr">${caption}</caption>
-        <thead><tr>${columns.map((c) => html`<th scope="col" class=${cell(c)}>${c.name}</th>`)}</tr></thead>
+        <thead><tr>${columns.map((c) => html`<th scope="col" class=${cell(c)}>${c.name || html`<span class="sr">What to do</span>`}</th>`)}</tr></thead>
         <tbody>${rows.slice(0, shown).map((row) => html`
           <tr key=${keyOf(row)}>${columns.map((c) => html`<td class=${cell(c)} data-label=${c.name}>${c.show(row)}</td>`)}</tr>`)}</tbody>
       </table>
     </div>
-    ${rows.length > shown && html`<button class="quiet" onClick=${() => setShown(shown + 4 * limit)}>
-      ${plural(rows.length - shown, 'more row')} – show more</button>`}`;
+    ${(rows.length > shown || more) && html`<button class="quiet" onClick=${next}>${more ? 'Show more' : `${plural(rows.length - shown, 'more row')} – show more`}</button>`}`;
 }
-const cell = (c) => `${c.num ? 'num' : ''} ${c.hide ? 'wide-only' : ''}`;
+const cell = (c) => `${c.num ? 'num' : ''} ${c.hide ? 'wide-only' : ''} ${c.name ? '' : 'do'}`;
 
 /** Values of a form, and what was wrong with them: {values, set, busy, error, run}. */
 export function useForm(initial) {

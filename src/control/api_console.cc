@@ -2,6 +2,7 @@
 // are, usage by the hour.
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -18,6 +19,15 @@ namespace th::control {
 namespace {
 
 constexpr int64_t kInferenceKeyNs = kHour;
+
+/// Of the recipes that the console begins with, whose texts are named relative to them: in the tree that the
+/// controller was built in. Empty where there is none.
+std::string recipes_folder() {
+  std::error_code ec;
+  const auto folder =
+      std::filesystem::read_symlink("/proc/self/exe", ec).parent_path() / "../../recipes/train";
+  return std::filesystem::is_directory(folder, ec) ? folder.lexically_normal().string() : "";
+}
 
 bool sees(const Controller& c, const ledger::Owner& owner) {
   return is_within(c.core.policy(), account_of(owner), c.core.caller().account);
@@ -90,7 +100,7 @@ void Api::add_console_routes(http::Router& router) {
           TH_TRY(const Json body, parse_json(request.body, "body"));
           TH_RETURN_IF_ERROR(check_fields(body, {"yaml"}));
           TH_TRY(const std::string yaml, get_string(body, "yaml"));
-          TH_TRY(const request::JobSpec spec, request::parse_job_recipe(yaml, "recipe", ""));
+          TH_TRY(const request::JobSpec spec, request::parse_job_recipe(yaml, "recipe", recipes_folder()));
           return Json{{"job", request::to_json(spec)}};
         }();
         checked ? responder.send(*checked) : responder.fail(checked.error());

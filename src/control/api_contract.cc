@@ -27,15 +27,28 @@ Result<Page> page_of(const http::Request& request) {
     return fail(Code::kInvalidArgument, "query parameter 'limit': want 1 to " + std::to_string(kMaxPage));
   if (const auto after = request.query.find("after"); after != request.query.end())
     page.after = after->second;
+  if (const auto order = request.query.find("order"); order != request.query.end()) {
+    page.descending = order->second == "desc";
+    if (!page.descending && order->second != "asc")
+      return fail(Code::kInvalidArgument, "query parameter 'order': want asc or desc");
+  }
   return page;
 }
 
+Result<std::optional<bool>> wants_ended(const http::Request& request) {
+  const auto state = request.query.find("state");
+  if (state == request.query.end()) return std::nullopt;
+  if (state->second == "active") return false;
+  if (state->second == "ended") return true;
+  return fail(Code::kInvalidArgument, "query parameter 'state': want active or ended");
+}
+
 Result<Json> list_page(const http::Request& request,
-                       const std::function<void(const std::string& after, const TakeItem& take)>& walk) {
+                       const std::function<void(const Page& page, const TakeItem& take)>& walk) {
   TH_TRY(const Page page, page_of(request));
   Json items = Json::array(), next = nullptr;
   std::string last;
-  walk(page.after, [&](const std::string& key, Json&& item) {
+  walk(page, [&](const std::string& key, Json&& item) {
     if (item.is_null()) return true;
     if (page.limit && items.size() == static_cast<size_t>(page.limit)) {
       next = last;

@@ -1,5 +1,7 @@
 // Routes of jobs, models and deployments.
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
@@ -127,9 +129,16 @@ void Api::add_job_routes(http::Router& router) {
           c.jobs.cancel(job->submitted.job, "cancelled", "cancelled by hand");
           return Answer(job_json(c, *job));
         });
-  read(router, "/api/v1/jobs", [](Controller& c, const http::Request& request) {
-    return list_json(request, c.core.state().jobs, [&c](const std::string&, const ledger::Job& job) {
-      return sees(c.core, job.owner) ? job_json(c, job) : Json();
+  read(router, "/api/v1/jobs", [](Controller& c, const http::Request& request) -> Result<Json> {
+    TH_TRY(const std::optional<bool> ended, wants_ended(request));
+    const ledger::Slice* on = nullptr;
+    if (const auto name = request.query.find("slice"); name != request.query.end()) {
+      on = find_slice(c.core, name->second);
+      if (!on) return fail(Code::kNotFound, fmt::format("slice '{}' does not exist", name->second));
+    }
+    return list_json(request, c.core.state().jobs, [&](const std::string&, const ledger::Job& job) {
+      const bool asked = (!ended || *ended == job.ended()) && (!on || on->terms.slice == job.slice);
+      return asked && sees(c.core, job.owner) ? job_json(c, job) : Json();
     });
   });
   read(router, "/api/v1/jobs/{id}", [](Controller& c, const http::Request& request) -> Result<Json> {

@@ -189,9 +189,11 @@ void Api::add_slice_routes(http::Router& router) {
           TH_RETURN_IF_ERROR(c.slices.resize(request.params.at("name"), gpus, c.jobs.reservations()));
           return Answer(slice_json(c, c.core.state().slices.at(id)));
         });
-  read(router, "/api/v1/slices", [](Controller& c, const http::Request& request) {
-    return list_json(request, c.core.state().slices, [&c](const std::string&, const ledger::Slice& slice) {
-      return sees(c.core, slice.owner) ? slice_json(c, slice) : Json();
+  read(router, "/api/v1/slices", [](Controller& c, const http::Request& request) -> Result<Json> {
+    TH_TRY(const std::optional<bool> ended, wants_ended(request));
+    return list_json(request, c.core.state().slices, [&](const std::string&, const ledger::Slice& slice) {
+      const bool asked = !ended || *ended != slice.live();
+      return asked && sees(c.core, slice.owner) ? slice_json(c, slice) : Json();
     });
   });
   read(router, "/api/v1/slices/{name}", [](Controller& c, const http::Request& request) -> Result<Json> {

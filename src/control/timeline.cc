@@ -12,10 +12,15 @@ namespace {
 
 constexpr size_t kMaxMoments = 1000;
 
+/// "1 GPU", "2 GPUs".
+std::string counted(int64_t n, std::string_view what) {
+  return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
+}
+
 std::string hosts_text(const std::vector<ledger::Share>& hosts) {
   std::vector<std::string> out;
   for (const ledger::Share& share : hosts)
-    out.push_back(fmt::format("{} ({} GPUs, rack {})", share.host, share.gpus, share.rack));
+    out.push_back(fmt::format("{} ({}, rack {})", share.host, counted(share.gpus, "GPU"), share.rack));
   return join(out, ", ");
 }
 
@@ -39,7 +44,7 @@ struct Describer {
   Pair operator()(const ledger::KeyAdded& e) { return {"key " + e.name + " added", ""}; }
   Pair operator()(const ledger::KeyRevoked&) { return {"key revoked", ""}; }
   Pair operator()(const ledger::SliceHeld& e) {
-    return {fmt::format("slice {} held: {} GPUs of {} for {} at {}", e.name, e.gpus, e.series,
+    return {fmt::format("slice {} held: {} of {} for {} at {}", e.name, counted(e.gpus, "GPU"), e.series,
                         format_duration(e.end_ns - e.start_ns), format_money(e.price_microusd)),
             e.placement + (e.hosts.empty() ? "" : "; " + hosts_text(e.hosts))};
   }
@@ -71,11 +76,12 @@ struct Describer {
   Pair operator()(const ledger::HostDrained& e) { return {"host " + e.host + " drained", e.reason}; }
   Pair operator()(const ledger::HostResumed& e) { return {"host " + e.host + " back in use", ""}; }
   Pair operator()(const ledger::JobSubmitted& e) {
-    return {fmt::format("{} submitted: {} GPUs", e.job, e.gpus),
+    return {fmt::format("{} submitted: {}", e.job, counted(e.gpus, "GPU")),
             e.slice.empty() ? "it gets a slice of its own" : ""};
   }
   Pair operator()(const ledger::AttemptStarted& e) {
-    return {fmt::format("attempt {} starts: {} ranks on {}", e.attempt, e.ranks.size(), nodes_text(e.ranks)),
+    return {fmt::format("attempt {} starts: {} on {}", e.attempt, counted(std::ssize(e.ranks), "rank"),
+                        nodes_text(e.ranks)),
             ""};
   }
   Pair operator()(const ledger::AttemptRunning& e) {
@@ -132,15 +138,18 @@ struct Describer {
   }
   Pair operator()(const ledger::JobRequeued& e) { return {"back in the queue", e.reason}; }
   Pair operator()(const ledger::SliceResizing& e) {
-    return {fmt::format("slice grows to {} GPUs: {} more hosts are being made", e.gpus, e.add.size()), ""};
+    return {fmt::format("slice grows to {}: more hosts are being made ready ({})", counted(e.gpus, "GPU"),
+                        e.add.size()),
+            ""};
   }
   Pair operator()(const ledger::SliceResized& e) {
-    return {fmt::format("slice has {} GPUs", e.gpus),
+    return {"slice has " + counted(e.gpus, "GPU"),
             join(e.remove, ", ") + (e.remove.empty() ? "" : " given back")};
   }
   Pair operator()(const ledger::SliceResizeFailed& e) { return {"slice keeps its size", e.reason}; }
   Pair operator()(const ledger::ReservationCreated& e) {
-    return {fmt::format("reservation {} of {} hosts", e.reservation, e.hosts.size()), e.reason};
+    return {fmt::format("reservation {} of {}", e.reservation, counted(std::ssize(e.hosts), "host")),
+            e.reason};
   }
   Pair operator()(const ledger::ReservationEnded& e) {
     return {"reservation " + e.reservation + " ended", e.reason};

@@ -142,7 +142,21 @@ class Api(ClusterTest):
             self.assertLessEqual(len(page["items"]), 1)
             after = page["next"]
         self.assertEqual(len(items), len(whole), route)
+        backwards = self.call("GET", route, query=f"?limit={least}&order=desc", **params)["items"]
+        name = lambda item: [item.get(key) for key in ("id", "name", "version", "step", "start_ns")]
+        self.assertEqual([name(i) for i in backwards], [name(i) for i in whole[::-1][:least]], route)
+        self.call("GET", route, 400, query="?order=up", field="order", **params)
         self.call("GET", route, 400, query="?limit=0", field="limit", **params)
+
+    def parts_of(self, route):
+        """What has ended, and what has not, are the list."""
+        ids = lambda query: {item["id"]: item["state"] for item in self.call("GET", route, query=query)["items"]}
+        over = {"succeeded", "failed", "cancelled", "released", "expired"}
+        whole = ids("")
+        self.assertEqual(ids("?state=ended"), {i: state for i, state in whole.items() if state in over}, route)
+        self.assertEqual(ids("?state=active"), {i: state for i, state in whole.items() if state not in over}, route)
+        self.assertTrue(set(whole.values()) & over, route)
+        self.call("GET", route, 400, query="?state=over", field="state")
 
     def test_every_operation_answers_and_refuses_as_described(self):
         self.refuse_strangers()
@@ -344,6 +358,11 @@ class Api(ClusterTest):
         trained = self.cluster.submit("--slice", "demo", self.cluster.recipe("llama", steps=20))
         self.cluster.wait_job(trained)
         self.pages("/api/v1/jobs", 3)
+        self.parts_of("/api/v1/jobs")
+        self.parts_of("/api/v1/slices")
+        here = self.call("GET", "/api/v1/jobs", query="?slice=demo")["items"]
+        self.assertEqual({job["slice"] for job in here}, {"demo"})
+        self.call("GET", "/api/v1/jobs", 404, query="?slice=none")
         self.pages("/api/v1/jobs/{id}/metrics", 2, id=trained)
         self.call("GET", "/api/v1/jobs/{id}/metrics", 404, id="none")
         self.call("GET", "/api/v1/usage")

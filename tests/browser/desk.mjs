@@ -33,8 +33,8 @@ export class Desk {
     process.kill(this.daemon().pid, 'SIGKILL');
   }
   /** It comes back where it was: on the port of the last time. */
-  restart() {
-    this.up('--port', new URL(this.url).port, '--gateway-port', '0');
+  restart(...options) {
+    this.up('--port', new URL(this.url).port, '--gateway-port', '0', ...options);
   }
   async api(method, path, body) {
     const answer = await fetch(`${this.url}/api/v1${path}`, { method, body: body && JSON.stringify(body),

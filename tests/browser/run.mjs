@@ -79,6 +79,8 @@ async function train(visitor, desk, name, slice, steps) {
   await heading(page, 'Submit a job');
   await until('the starter', async () => (await page.getByLabel('Recipe (YAML)').inputValue()).includes('llama-tiny'));
   await until('its slice', async () => (await page.getByLabel('On slice').inputValue()) === slice);
+  await press(page, 'Check and estimate');  // as it comes
+  await page.getByRole('heading', { name: 'If it is submitted now' }).waitFor();
   await fill(page, 'Recipe (YAML)', desk.recipe(name, steps).replace('retries:', 'retires:'));
   await press(page, 'Check and estimate');
   await page.getByText("did you mean 'retries'?").first().waitFor();
