@@ -1,7 +1,7 @@
 // One's own ways to sign in: password and passkeys.
 
 import { announce, html } from './core.js';
-import { put, remove, session } from './api.js';
+import { may, put, remove, session } from './api.js';
 import { useLive } from './live.js';
 import { addPasskey, canPasskey } from './passkey.js';
 import { Card, Empty, Field, FormProblem, Shown, Sure, Table, useForm } from './ui.js';
@@ -44,6 +44,6 @@ function Passkeys() {
 }
 
 export function Account() {
-  if (!session.get().user) return html`<${Card} title="You"><p class="muted">You came in with a key that belongs to no person, so there is no password or passkey to keep.</p><//>`;
+  if (!session.get().user) return html`<${Card} title="You"><p class="muted">You came in with a key that belongs to no person, so there is no password or passkey to keep.${may('admin') && html` To have a name here, <a href="#/access/invitations">invite yourself</a> and take the invitation.`}</p><//>`;
   return html`<div class="columns"><${Password} /><${Passkeys} /></div>`;
 }

@@ -5,6 +5,9 @@ import { useLive } from './live.js';
 import { Card, Empty, Field, Shown, State, Table, useForm } from './ui.js';
 import { clock, when } from './format.js';
 
+/** "" for today, else such as "21 Nov ". */
+const dayOf = (ns) => when(ns).slice(0, -5);
+
 export function Audit() {
   const form = useForm({ who: '', what: '' }), [asked, ask] = useState({ who: '', what: '' }), [cursors, setCursors] = useState(['']);
   const query = (extra) => new URLSearchParams(Object.entries({ ...asked, ...extra }).filter(([, v]) => v)).toString();
@@ -21,7 +24,7 @@ export function Audit() {
       <div class="buttons"><button class="secondary">Search</button></div></form>
     <${Shown} live=${list}>${(data) => html`
       <${Table} caption="Changes" rows=${data.items} keyOf=${(e) => e.seq} empty=${html`<${Empty} title="Nothing found">Every change is written here, and every attempt that was refused.<//>`} columns=${[
-        { name: 'When', show: (e) => html`<span class="nowrap" title=${when(e.time_ns)}>${clock(e.time_ns)}</span>` },
+        { name: 'When', show: (e) => html`<span class="nowrap">${dayOf(e.time_ns)}${clock(e.time_ns)}</span>` },
         { name: 'Who', show: (e) => html`<strong>${e.who || 'a stranger'}</strong> <small>${e.key || ''}</small>` },
         { name: 'From', hide: true, show: (e) => html`<span class="mono">${e.peer}</span>` },
         { name: 'What', show: (e) => html`<span class="mono">${e.method} ${e.path}</span><span class="reason">${e.summary}</span>` },
