@@ -57,7 +57,7 @@ tests/gguf/node_modules/.package-lock.json: tests/gguf/package-lock.json | insta
 tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json | install
 	@npm ci --prefix tests/browser --loglevel=error --no-audit --no-fund
 
-test-browser: build tests/browser/node_modules/.package-lock.json
+test-browser: build tests/browser/node_modules/.package-lock.json tests/oidc/node_modules/.package-lock.json
 	@tools/run_tests.sh build/release -L browser
 
 screenshots: build tests/browser/node_modules/.package-lock.json
