@@ -184,6 +184,11 @@ async function seeTheCost(visitor) {
   assert.match(await figure(page, 'Cost in all'), /^\$0\.0*[1-9]/);
   await page.locator('.chart canvas').first().waitFor();
   await check(visitor, 'usage');
+  await press(page, 'Tokens');
+  await page.getByText(/^Tokens: [1-9]\S* in 24 hours$/).waitFor();
+  await page.getByText('As a table').click();
+  await page.getByRole('table', { name: 'Over time by tenant' }).getByRole('columnheader', { name: 'default' }).waitFor();
+  await check(visitor, 'tokens over time');
 }
 
 async function otherPages(visitor) {
