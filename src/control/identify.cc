@@ -63,7 +63,8 @@ Status identify(Controller& c, const Need& need, const http::Request& request,
                 const std::string& gateway_token_sha256, Caller& caller) {
   caller = {};
   caller.peer = request.peer;
-  if (need.by == Need::By::kAnyone) return {};
+  // Nor does another site's page sign anybody in.
+  if (need.by == Need::By::kAnyone) return request.method == "GET" ? Status() : check_origin(request);
   auto token = request.bearer();
   if (!token) token = request.header("api-key");
   const bool by_cookie = !token;

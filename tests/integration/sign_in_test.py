@@ -147,6 +147,10 @@ class SignIn(ClusterTest):
         self.assertEqual(wrong["detail"], nobody["detail"])
         self.assertIsNone(stranger.cookie("th_session"))
 
+        for path, body in (("/session", {"name": "ada", "password": PASSWORD}), ("/invitations/take", {"code": "x", "name": "y"}),
+                           ("/session/reset", {"code": "x", "password": OTHER})):
+            answer = stranger.open(stranger.url + "/api/v1" + path, json.dumps(body).encode(), "POST", {"Origin": "http://evil.example"})
+            self.assertEqual((answer[0], "another site" in answer[1]), (403, True), "signing in by another site's page")
         first.api("PUT", "/session/password", {"old": PASSWORD, "password": OTHER}, want=403, csrf=False)
         first.api("PUT", "/session/password", {"old": "not the old one", "password": OTHER}, want=401)
         first.api("PUT", "/session/password", {"old": PASSWORD, "password": OTHER})
