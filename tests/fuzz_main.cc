@@ -1,5 +1,5 @@
 // Runs a fuzz target without libFuzzer: its seeds as they are, then seeded mutations of them. Usage: PROGRAM
-// [SEEDS_FOLDER] TH_FUZZ_RUNS sets how many mutations (default 20000).
+// [SEEDS_FOLDER] TH_FUZZ_RUNS sets how many mutations (default 20000), TH_FUZZ_SEED which (default 1).
 
 #include <cstdint>
 #include <cstdio>
@@ -59,7 +59,8 @@ int main(int argc, char** argv) {
   const char* runs_text = std::getenv("TH_FUZZ_RUNS");
   long runs = runs_text == nullptr ? 20000 : std::atol(runs_text);
   for (const std::string& seed : seeds) run(seed);
-  th::Prng random(1);
+  const char* seed_text = std::getenv("TH_FUZZ_SEED");
+  th::Prng random(seed_text == nullptr ? 1 : std::strtoull(seed_text, nullptr, 10));
   for (long i = 0; i < runs; ++i) run(mutate(seeds[random.below(seeds.size())], seeds, random));
   std::printf("%zu seeds and %ld mutations: no fault\n", seeds.size() - 1, runs);
   return 0;

@@ -51,7 +51,7 @@ http::Router make_router() {
                                                                   {"POST", "/api/v1/hosts/{host}/drain"},
                                                                   {"GET", "/files/{path...}"},
                                                                   {"GET", "/"}})
-    router.add(method, pattern, [pattern](const http::Request& request, const http::Responder& responder) {
+    router.add(method, pattern, [pattern = pattern](const http::Request& request, const http::Responder& responder) {
       tell(pattern, request, responder);
     });
   router.add("GET", "/dropped", [](const http::Request&, const http::Responder&) {});

@@ -350,7 +350,7 @@ void damage(std::string& text, Choices& choices) {
 }
 
 std::string request_of(World& world, Choices& choices) {
-  const auto routes = world.router().routes();
+  static const auto routes = world.router().routes();  // the same in all worlds
   const auto& [method, pattern] = choices.of(routes);
   std::string path;
   for (const std::string& segment : split(pattern.substr(1), '/'))
