@@ -67,7 +67,7 @@ function(th_room room)
   target_include_directories(${target} ${scope} ${CMAKE_SOURCE_DIR}/src)
   target_link_libraries(${target} ${scope} ${deps} ${ARG_LINK})
   if(ARG_PRECOMPILED)
-    th_precompile(${target} json <fmt/format.h> <nlohmann/json.hpp>)
+    th_precompile(${target} json${openmp} <fmt/format.h> <nlohmann/json.hpp>)
   endif()
 
   if(ARG_TOGETHER)
