@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export seconds=${1:-60}
 targets=("${@:2}")
-tools/install.sh clang libclang-rt-14-dev
+tools/install.sh clang-16 libclang-rt-16-dev libomp-16-dev  # older ones do not take std::ranges of this library
 cmake --preset fuzz >/dev/null
 if [ ${#targets[@]} = 0 ]; then
   mapfile -t targets < <(ninja -C build/fuzz -t targets all | sed -n 's/^\(th_[a-z_]*_fuzz\): phony$/\1/p' | sort -u)
