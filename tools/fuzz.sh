@@ -15,7 +15,7 @@ cmake --build build/fuzz -j "$(nproc)" --target "${targets[@]}"
 fuzz() {
   local target=$1 source seeds corpus=build/fuzz/corpus/$1
   source=$(ls src/*/*_fuzz.cc src/*/*/*_fuzz.cc | while read -r f; do
-    room=$(dirname "${f#src/}"); [ "th_${room//\//_}_$(basename "$f" .cc)" = "$target" ] && echo "$f"; done)
+    room=$(dirname "${f#src/}"); if [ "th_${room//\//_}_$(basename "$f" .cc)" = "$target" ]; then echo "$f"; fi; done)
   seeds=$(dirname "$source")/fuzz_seeds/$(basename "$source" .cc)
   mkdir -p "$corpus"
   build/fuzz/fuzz/"$target" -max_total_time="$seconds" -max_len=65536 -print_final_stats=0 -verbosity=0 "$corpus" $([ -d "$seeds" ] && echo "$seeds")
