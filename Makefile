@@ -74,7 +74,7 @@ fuzz: install
 
 fuzz-http: install
 	@cmake --preset asan > /dev/null && cmake --build build/asan -j $(JOBS) --target th_sim_world_http_fuzz
-	@seq $(JOBS) | ASAN_OPTIONS=malloc_context_size=4 TH_FUZZ_RUNS=$$((4200000 / $(JOBS))) xargs -P $(JOBS) -I{} \
+	@seq $(JOBS) | ASAN_OPTIONS=malloc_context_size=4 TH_FUZZ_RUNS=$${TH_FUZZ_RUNS:-$$((4200000 / $(JOBS)))} xargs -P $(JOBS) -I{} \
 	  env TH_FUZZ_SEED={} build/asan/fuzz/th_sim_world_http_fuzz src/sim/world/fuzz_seeds/http_fuzz
 
 format:

@@ -63,20 +63,11 @@ def shape(path):
     return re.sub(r"\{[^}]*\}", "{}", path)
 
 
-class AccessCluster(Cluster):
-    def start_controld(self):
-        policy = self.state / "given-policy.yaml"
-        policy.write_text(POLICY)
-        self.controld = self.spawn("controld.log", "th-controld", "--state", self.state, "--fleet", self.fleet,
-                                   "--port", self.port, "--policy", policy)
-        self.wait_healthy(self.url + "/health", self.controld)
-
-
 class AccessTest(ClusterTest):
     maxDiff = None
 
     def setUp(self):
-        self.cluster = AccessCluster().start()
+        self.cluster = Cluster(policy=POLICY).start()
         self.count = 0
         self.keys = {"stranger": None, "admin": self.cluster.key()}
         self.api("POST", "/api/v1/tenants", {"name": "beta"})

@@ -77,13 +77,7 @@ print("controller:", urllib.request.urlopen(os.environ["TH_URL"] + "/health", ti
 @unittest.skipUnless(os.geteuid() == 0, "users and namespaces of jobs need root")
 class Tenants(ClusterTest):
     def setUp(self):
-        self.cluster = Cluster()
-        policy = self.cluster.state / "given.yaml"
-        policy.write_text(POLICY)
-        spawn = self.cluster.spawn
-        self.cluster.spawn = lambda log, program, *args: spawn(
-            log, program, *args, *(["--policy", policy] if program == "th-controld" else []))
-        self.cluster.start()
+        self.cluster = Cluster(policy=POLICY).start()
 
     def submit(self, account, program, gpus=1, **more):
         return self.cluster.api("POST", "/api/v1/jobs", {"name": "j", "account": account, "gpus": gpus, "retries": 0,

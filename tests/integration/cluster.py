@@ -67,10 +67,14 @@ class Refused(Exception):
 
 
 class Cluster:
-    def __init__(self, fleet=DESK):
+    def __init__(self, fleet=DESK, policy=None):
+        """`policy`: the text of policy.yaml."""
         self.state = Path(tempfile.mkdtemp(prefix="th-test-"))
         self.state.chmod(0o711)
-        self.fleet = fleet
+        self.fleet, self.policy = fleet, None
+        if policy:
+            self.policy = self.state / "given.yaml"
+            self.policy.write_text(policy)
         self.port, self.gateway_port = free_port(), free_port()
         self.url, self.gateway_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.gateway_port}"
         self.controld = self.gateway = None
@@ -82,7 +86,7 @@ class Cluster:
 
     def start_controld(self):
         self.controld = self.spawn("controld.log", "th-controld", "--state", self.state, "--fleet", self.fleet,
-                                   "--port", self.port)
+                                   "--port", self.port, *(["--policy", self.policy] if self.policy else []))
         self.wait_healthy(self.url + "/health", self.controld)
 
     def start_gateway(self):

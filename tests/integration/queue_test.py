@@ -35,13 +35,7 @@ while step < 40:
 
 class QueueTest(ClusterTest):
     def setUp(self):
-        self.cluster = Cluster()
-        policy = self.cluster.state / "given.yaml"
-        policy.write_text(POLICY)
-        spawn = self.cluster.spawn
-        self.cluster.spawn = lambda log, program, *args: spawn(
-            log, program, *args, *(["--policy", policy] if program == "th-controld" else []))
-        self.cluster.start()
+        self.cluster = Cluster(policy=POLICY).start()
 
     def submit(self, name, gpus, **more):
         return self.cluster.api("POST", "/api/v1/jobs", {
