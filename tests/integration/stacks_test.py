@@ -68,13 +68,7 @@ class Stacks(ClusterTest):
 
 class Fabric(ClusterTest):
     def setUp(self):
-        self.cluster = Cluster()
-        policy = self.cluster.state / "given.yaml"
-        policy.write_text("validation: {min_all_reduce: 1TB}\n")
-        spawn = self.cluster.spawn
-        self.cluster.spawn = lambda log, program, *args: spawn(
-            log, program, *args, *(["--policy", policy] if program == "th-controld" else []))
-        self.cluster.start()
+        self.cluster = Cluster(policy="validation: {min_all_reduce: 1TB}\n").start()
 
     def test_a_fabric_that_is_too_slow_is_no_slice(self):
         done = self.cluster.th("--json", "slice", "create", "demo", "--gpus", 4, "--series", "LOCAL", "--for", "1h", check=False)
