@@ -129,7 +129,16 @@ Status copy_once(Bench& b) {
   return {};
 }
 
-/// One run, as long as its slowest rank takes, right when all ranks find it so.
+/// What each rank has of a figure, in their order.
+Result<std::vector<float>> of_all_ranks(Bench& b, float mine) {
+  std::vector<float> all(static_cast<size_t>(b.ranks()));
+  all[b.rank()] = mine;
+  TH_RETURN_IF_ERROR(b.group.all_gather(all));
+  return all;
+}
+
+/// One run, as long as its slowest rank takes, right when all ranks find it so. Nobody checks before all are
+/// done: that would take the core from who is not.
 Result<Figure> run_once(Bench& b, const Operation& operation) {
   std::ranges::copy(b.input, b.data.begin());
   std::ranges::fill(b.other, -1.f);
@@ -137,16 +146,9 @@ Result<Figure> run_once(Bench& b, const Operation& operation) {
   const auto start = std::chrono::steady_clock::now();
   TH_RETURN_IF_ERROR(operation.run(b));
   const std::chrono::duration<float> took = std::chrono::steady_clock::now() - start;
-  std::vector<float> all(2 * b.ranks());
-  all[2 * b.rank()] = took.count();
-  all[2 * b.rank() + 1] = operation.is_right(b) ? 1 : 0;
-  TH_RETURN_IF_ERROR(b.group.all_gather(all));
-  Figure figure{0, true};
-  for (int rank = 0; rank < b.ranks(); ++rank) {
-    figure.seconds = std::max<double>(figure.seconds, all[2 * rank]);
-    figure.right = figure.right && all[2 * rank + 1] == 1;
-  }
-  return figure;
+  TH_TRY(const std::vector<float> seconds, of_all_ranks(b, took.count()));
+  TH_TRY(const std::vector<float> right, of_all_ranks(b, operation.is_right(b) ? 1.f : 0.f));
+  return Figure{std::ranges::max(seconds), std::ranges::min(right) == 1};
 }
 
 Result<Figure> median(Bench& b, int runs, const Operation& operation) {
@@ -296,7 +298,7 @@ int report(const Error& error) {
 
 int collectives_command(int argc, char** argv) {
   CLI::App app(kAbout, "th-train collectives");
-  int ranks = 4, runs = 5;
+  int ranks = 4, runs = 11;
   int64_t mib = 64;
   bool json = false, all = false, as_rank = false;
   app.add_option("--ranks", ranks, "processes")->check(CLI::Range(2, 64))->capture_default_str();

@@ -21,6 +21,22 @@ TEST(Shard, PartsCoverAllInOrderAndDifferByAtMostOne) {
   EXPECT_EQ(shard_of(2, 3, 4).size(), 0u);
 }
 
+// Most of a large piece may go past the caches; its first and last bytes do not.
+TEST(CopyBytes, CopiesAllAndNothingBesideAtAnyOffsetAndSize) {
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{1023}, size_t{64 << 10}, (size_t{64} << 10) + 63,
+                            (size_t{200} << 10) + 17}) {
+    for (const size_t offset : {0, 1, 16, 63}) {
+      std::vector<std::byte> from(size + 128), to(size + 128, std::byte{0xee});
+      for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<std::byte>(i * 7 % 251);
+      copy_bytes(from.data() + 3, to.data() + offset, size);
+      for (size_t i = 0; i < to.size(); ++i) {
+        const bool inside = i >= offset && i < offset + size;
+        ASSERT_EQ(to[i], inside ? from[i - offset + 3] : std::byte{0xee}) << size << " at " << offset;
+      }
+    }
+  }
+}
+
 class RendezvousTest : public testing::Test {
  protected:
   void SetUp() override { clear(); }

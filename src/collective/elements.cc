@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "base/result.h"
 
@@ -70,8 +73,8 @@ constexpr size_t kStreamBytes = 16 << 10;
 constexpr size_t kLines = 256;  // copied at a time
 constexpr size_t kAhead = 256;
 
-/// Without the compiler's leave: __builtin_prefetch reads where PREFETCHW is not told to be there. A processor
-/// without it does nothing (Intel's manual, volume 2, PREFETCHW).
+/// Without the compiler's leave: __builtin_prefetch reads where PREFETCHW is not told to be there. A
+/// processor without it does nothing (Intel's manual, volume 2, PREFETCHW).
 [[gnu::always_inline]] inline void prefetch_to_write(const std::byte* line) {
 #if defined(__x86_64__)
   asm volatile("prefetchw %0" : : "m"(*line));
@@ -95,6 +98,34 @@ TH_CLONES void copy_streams(const std::byte* from, std::byte* to, size_t part) {
   }
 }
 
+#if defined(__x86_64__)
+/// On AMD's Zen 4 whole lines written past the caches are the fastest, and they alone do not slow down to a
+/// quarter, for seconds at a time, where another core has read the lines; on Intel they are slower.
+bool writes_past_caches() {
+  static const bool is_faster =
+      (__builtin_cpu_init(), __builtin_cpu_is("amd") != 0 && __builtin_cpu_supports("avx512f") != 0);
+  return is_faster;
+}
+
+/// The same past the caches. `to` begins a line.
+__attribute__((target("avx512f"))) void copy_streams_past_caches(const std::byte* from, std::byte* to,
+                                                                 size_t part) {
+  for (size_t at = 0; at < part; at += kLines) {
+    for (size_t stream = 0; stream < kStreams; ++stream) {
+      const std::byte* in = from + stream * part + at;
+      std::byte* out = to + stream * part + at;
+      for (size_t line = 0; line < kLines; line += 64) __builtin_prefetch(in + kAhead + line);
+      for (size_t line = 0; line < kLines; line += 64)
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(out + line), _mm512_loadu_si512(in + line));
+    }
+  }
+  _mm_sfence();  // before the counts that tell others
+}
+#else
+bool writes_past_caches() { return false; }
+void copy_streams_past_caches(const std::byte*, std::byte*, size_t) {}
+#endif
+
 }  // namespace
 
 void copy_bytes(const std::byte* from, std::byte* to, size_t size) {
@@ -104,9 +135,11 @@ void copy_bytes(const std::byte* from, std::byte* to, size_t size) {
   from += head;
   to += head;
   size -= head;
+  // What is small stays in the caches.
+  const bool past_caches = size >= kStreamBytes && writes_past_caches();
   while (size >= kStreams * kLines) {
     const size_t part = std::min(size / kStreams / kLines * kLines, kStreamBytes);
-    copy_streams(from, to, part);
+    (past_caches ? copy_streams_past_caches : copy_streams)(from, to, part);
     from += kStreams * part;
     to += kStreams * part;
     size -= kStreams * part;

@@ -55,7 +55,8 @@ void add_up(Elements into, std::span<const std::byte* const> sources, ElementKin
 void copy_elements(Elements from, Elements to);
 
 /// memcpy that keeps more of the memory's latency in flight: four streams, on pages of their own, with the
-/// lines to be written fetched ahead. Source: measured, docs/collectives.md.
+/// lines to be written fetched ahead or, where that is faster, written past the caches. Source: measured,
+/// docs/collectives.md.
 void copy_bytes(const std::byte* from, std::byte* to, size_t size);
 
 }  // namespace th::collective

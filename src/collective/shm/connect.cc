@@ -49,7 +49,7 @@ class ShmGroup final : public GroupBackend {
         [&](size_t round) -> Status {
           TH_RETURN_IF_ERROR(meet());
           const Elements mine = cut(shard(data, rank_), round, piece);
-          sum_pieces(mine, mine);
+          sum_pieces(mine);
           return {};
         });
   }
@@ -73,10 +73,10 @@ class ShmGroup final : public GroupBackend {
         [&](size_t round) -> Status {
           TH_RETURN_IF_ERROR(meet());
           const Elements mine = cut(shard(data, rank_), round, piece);
-          std::byte* sum = piece_in(slot(rank_), rank_);
-          sum_pieces(mine, Elements({sum, mine.bytes().size()}, mine.kind()));
+          sum_pieces(mine);
+          put(mine, piece_in(slot(rank_), rank_));
           watch_.raise(self().summed, read_ + 1);
-          for (int step = 0; step < world_; ++step) {
+          for (int step = 1; step < world_; ++step) {
             const int peer = (rank_ + step) % world_;
             TH_RETURN_IF_ERROR(watch_.wait(peer, segment_.peer(peer).summed, read_ + 1));
             get(piece_in(slot(peer), peer), cut(shard(data, peer), round, piece));
@@ -174,12 +174,8 @@ class ShmGroup final : public GroupBackend {
     return data.part(shard.begin, shard.size());
   }
 
-  static void put(Elements from, std::byte* slot) {
-    copy_bytes(from.data(), slot, from.bytes().size());
-  }
-  static void get(const std::byte* slot, Elements to) {
-    copy_bytes(slot, to.data(), to.bytes().size());
-  }
+  static void put(Elements from, std::byte* slot) { copy_bytes(from.data(), slot, from.bytes().size()); }
+  static void get(const std::byte* slot, Elements to) { copy_bytes(slot, to.data(), to.bytes().size()); }
 
   void fill_pieces(Elements data, size_t round, size_t piece, std::byte* slot) const {
     for (int step = 1; step < world_; ++step) {
@@ -188,12 +184,12 @@ class ShmGroup final : public GroupBackend {
     }
   }
 
-  /// into = the sum of what the ranks have for us, in their order; ours is `mine`.
-  void sum_pieces(Elements mine, Elements into) {
+  /// mine = the sum of it and of what the others have for us, in the order of the ranks.
+  void sum_pieces(Elements mine) {
     sources_.clear();
     for (int peer = 0; peer < world_; ++peer)
       sources_.push_back(peer == rank_ ? mine.data() : piece_in(slot(peer), rank_));
-    add_up(into, sources_, mine.kind());
+    add_up(mine, sources_, mine.kind());
   }
 
   /// Fills the slot of a round while others still read that of the round before. `fill(round, slot)`;

@@ -14,7 +14,7 @@ namespace th::collective {
 struct ShmOptions {
   int64_t connect_timeout_ns = 30 * kSecond;  // for all ranks to come
   int64_t silence_ns = 4 * kSecond;           // a peer without a heartbeat for so long is dead
-  size_t slot_bytes = size_t{256} << 10;      // five of them a rank; larger data go in several rounds
+  size_t slot_bytes = size_t{512} << 10;      // five of them a rank; larger data go in several rounds
   std::vector<std::string> names = {};        // of the ranks, for messages; empty: "rank 0" …
 };
 
