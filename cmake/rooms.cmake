@@ -23,6 +23,9 @@ endfunction()
 option(TH_TOGETHER "Compile sources of some rooms five at a time: a full build is shorter, one after a change longer" ON)
 function(th_compile_together target)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ${TH_TOGETHER} UNITY_BUILD_BATCH_SIZE 5)
+  if(TH_TOGETHER)
+    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)  # of sources that GCC takes for headers
+  endif()
 endfunction()
 
 # th_room(<folder> [DEPS <rooms>...] [LINK <libraries>...] [PRECOMPILED] [OPENMP] [TOGETHER])

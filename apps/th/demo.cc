@@ -36,7 +36,7 @@ struct DemoOptions {
 /// ./recipes, else the ones of the tree that th was built in.
 Result<fs::path> find_recipes() {
   std::error_code ec;
-  fs::path beside = fs::read_symlink("/proc/self/exe", ec).parent_path() / "../../recipes";
+  fs::path beside = program_folder() / "../../recipes";
   for (const fs::path& folder : {fs::path("recipes"), beside.lexically_normal()}) {
     if (fs::is_regular_file(folder / "fleet/desk.yaml", ec)) return folder;
   }

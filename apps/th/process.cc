@@ -49,9 +49,7 @@ Result<pid_t> spawn(const std::vector<std::string>& argv, int out, int err, shor
 }  // namespace
 
 Result<std::filesystem::path> program_beside(const std::string& name) {
-  std::error_code ec;
-  auto self = std::filesystem::read_symlink("/proc/self/exe", ec);
-  auto path = self.parent_path() / name;
+  const auto path = program_folder() / name;
   if (::access(path.c_str(), X_OK) != 0) {
     return fail(
         Code::kNotFound,

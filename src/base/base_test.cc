@@ -60,12 +60,25 @@ TEST(Units, FormatsForPeople) {
   EXPECT_EQ(format_time(0), "1970-01-01T00:00:00.000Z");
 }
 
+TEST(Files, LieInAFolderByTheirNames) {
+  EXPECT_TRUE(lies_in("/a/b", "/a/b"));
+  EXPECT_TRUE(lies_in("/a/b/c", "/a/b"));
+  EXPECT_FALSE(lies_in("/a/bc", "/a/b"));
+  EXPECT_FALSE(lies_in("/a/b/../c", "/a/b"));
+  EXPECT_FALSE(lies_in("/a", "/a/b"));
+}
+
 TEST(Text, NearestFindsTypos) {
   std::vector<std::string> keys = {"power_budget_w", "hosts", "leaf"};
   EXPECT_EQ(nearest("power_budgt_w", keys), "power_budget_w");
   EXPECT_EQ(nearest("hsots", keys), "hosts");
   EXPECT_EQ(nearest("zzz", keys), std::nullopt);
   EXPECT_EQ(did_you_mean("laef", keys), ", did you mean 'leaf'?");
+}
+
+TEST(Text, CountsInWords) {
+  EXPECT_EQ(counted(1, "GPU"), "1 GPU");
+  EXPECT_EQ(counted(0, "host"), "0 hosts");
 }
 
 TEST(Text, NamesAndSecrets) {

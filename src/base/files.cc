@@ -74,6 +74,16 @@ Status write_file_durable(const std::filesystem::path& path, std::string_view co
   return sync_folder(path.has_parent_path() ? path.parent_path() : ".");
 }
 
+bool lies_in(const std::filesystem::path& path, const std::filesystem::path& folder) {
+  const auto inside = path.lexically_normal().lexically_relative(folder);
+  return !inside.empty() && *inside.begin() != "..";
+}
+
+std::filesystem::path program_folder() {
+  std::error_code ignored;
+  return std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
+}
+
 Result<FileLock> FileLock::acquire(const std::filesystem::path& path) {
   UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
   if (!fd) return fail(errno_error(fmt::format("opening {}", path.string()), errno));

@@ -19,6 +19,12 @@ Status write_file_durable(const std::filesystem::path& path, std::string_view co
 /// Makes what was created, renamed or removed in `folder` survive a crash of the machine. Errors: as above.
 Status sync_folder(const std::filesystem::path& folder);
 
+/// Whether `path` is `folder` or below it, by their names: no link is followed.
+bool lies_in(const std::filesystem::path& path, const std::filesystem::path& folder);
+
+/// Of the running program, where its siblings lie.
+std::filesystem::path program_folder();
+
 /// An advisory lock (flock) on `path`, held until destroyed. A second holder gets kAlreadyExists with the pid
 /// of the first.
 class FileLock {

@@ -1,6 +1,7 @@
 #pragma once
 // Small text helpers that several rooms need.
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,6 +24,8 @@ Status check_name(std::string_view name, std::string_view what);
 
 std::vector<std::string> split(std::string_view text, char separator);
 std::string join(std::span<const std::string> parts, std::string_view separator);
+/// "1 GPU", "2 GPUs".
+std::string counted(int64_t n, std::string_view what);
 
 std::string sha256_hex(std::string_view bytes);
 /// 64 hex digits of 256 random bits from the operating system: keys and tokens.

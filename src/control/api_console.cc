@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/files.h"
 #include "base/units.h"
 #include "control/api.h"
 #include "control/api_lists.h"
@@ -24,8 +25,7 @@ constexpr int64_t kInferenceKeyNs = kHour;
 /// controller was built in. Empty where there is none.
 std::string recipes_folder() {
   std::error_code ec;
-  const auto folder =
-      std::filesystem::read_symlink("/proc/self/exe", ec).parent_path() / "../../recipes/train";
+  const auto folder = program_folder() / "../../recipes/train";
   return std::filesystem::is_directory(folder, ec) ? folder.lexically_normal().string() : "";
 }
 

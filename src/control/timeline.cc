@@ -13,10 +13,6 @@ namespace {
 constexpr size_t kMaxMoments = 1000;
 
 /// "1 GPU", "2 GPUs".
-std::string counted(int64_t n, std::string_view what) {
-  return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
-}
-
 std::string hosts_text(const std::vector<ledger::Share>& hosts) {
   std::vector<std::string> out;
   for (const ledger::Share& share : hosts)

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <nlohmann/json.hpp>
 
+#include "base/files.h"
 #include "base/text.h"
 
 namespace th::control {
@@ -147,19 +148,15 @@ Status check_may_stage(const Core& core, const std::string& path) {
   std::error_code problem;
   const fs::path from = fs::weakly_canonical(path, problem),
                  state = fs::weakly_canonical(core.state_dir(), problem);
-  auto is_in = [&](const fs::path& folder) {
-    const fs::path inside = from.lexically_relative(folder);
-    return !inside.empty() && *inside.begin() != "..";
-  };
-  if (problem || !is_in(state)) return {};
+  if (problem || !lies_in(from, state)) return {};
   for (const auto& [name, versions] : core.state().models) {
     for (const auto& model : versions) {
-      if (sees(core, model) && is_in(model.path)) return {};
+      if (sees(core, model) && lies_in(from, model.path)) return {};
     }
   }
   for (const auto& [name, versions] : core.state().data_sets) {
     for (const auto& set : versions) {
-      if (is_in(set.path)) return {};
+      if (lies_in(from, set.path)) return {};
     }
   }
   return fail(

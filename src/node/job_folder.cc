@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <memory>
 
+#include "base/files.h"
 #include "base/text.h"
 #include "node/tenant.h"
 
@@ -131,11 +132,6 @@ bool same_file(const struct stat& a, const struct stat& b) {
          a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
 }
 
-bool is_in(const std::filesystem::path& path, const std::filesystem::path& folder) {
-  const auto inside = path.lexically_normal().lexically_relative(folder);
-  return !inside.empty() && *inside.begin() != "..";
-}
-
 /// Copies trees into the job's folder. The node may be root, so it looks at what it hands out (docs/node.md,
 /// "Staging").
 class Stager {
@@ -146,7 +142,7 @@ class Stager {
   Status copy_from(const std::string& from, const std::string& to) {
     by_mode_ = false, reader_ = {};
     const bool vouched = user_ && std::ranges::any_of(staging_.registry, [&](const auto& folder) {
-                           return is_in(from, folder);
+                           return lies_in(from, folder);
                          });
     TH_TRY(UniqueFd source, open_source(AT_FDCWD, from, from, vouched ? O_NOFOLLOW : 0));
     if (user_ && !vouched) {
@@ -166,7 +162,7 @@ class Stager {
     const auto place = std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", fd), error);
     if (error) return true;
     const auto jobs = std::filesystem::canonical(staging_.jobs_dir, error);
-    return error || is_in(place, jobs.parent_path());
+    return error || lies_in(place, jobs.parent_path());
   }
 
   tl::unexpected<Error> may_not_read(const std::string& shown) const {

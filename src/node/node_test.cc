@@ -120,7 +120,7 @@ class Controller {
     }
     waiting_.reset();
   }
-  SyncReply reply() { return SyncReply{generation_, tasks_, stored_}; }
+  SyncReply reply() { return {generation_, tasks_, stored_, {}}; }
   void on_sync(const http::Request& request, const http::Responder& responder) {
     std::scoped_lock lock(mutex_);
     if (!knows(request, responder)) return;

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "base/env.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/units.h"
@@ -27,10 +28,8 @@ std::string signal_name(int signal) {
 
 /// Beside th-node first, so that `bash -c "th-train …"` finds what argv[0] would.
 std::string program_path() {
-  std::error_code ignored;
-  auto here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
   const char* path = std::getenv("PATH");
-  return here.string() + ":" + (path == nullptr ? "/usr/local/bin:/usr/bin:/bin" : path);
+  return program_folder().string() + ":" + (path == nullptr ? "/usr/local/bin:/usr/bin:/bin" : path);
 }
 
 }  // namespace

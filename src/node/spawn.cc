@@ -19,6 +19,7 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "base/files.h"
 #include "base/text.h"
 #include "node/tenant.h"
 
@@ -49,8 +50,7 @@ bool can_execute(const std::optional<User>& user, const std::string& path) {
 Result<Program> find_program(const SpawnSpec& spec) {
   const std::string& name = spec.argv[0];
   if (name.find('/') != std::string::npos) return Program{{}, name};
-  std::error_code ignored;
-  auto here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path() / name;
+  const auto here = program_folder() / name;
   UniqueFd beside(open(here.c_str(), O_PATH | O_CLOEXEC));
   if (beside && access(here.c_str(), X_OK) == 0) return Program{std::move(beside), here};
   auto path = spec.env.find("PATH");

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/files.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "base/units.h"
@@ -64,9 +65,7 @@ Check check_clock(std::optional<int64_t> skew_s) {
 }
 
 bool has_program(const std::string& name) {
-  std::error_code ignored;
-  auto here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path() / name;
-  if (access(here.c_str(), X_OK) == 0) return true;
+  if (access((program_folder() / name).c_str(), X_OK) == 0) return true;
   const char* path = std::getenv("PATH");
   for (const std::string& folder : split(path == nullptr ? "/usr/bin:/bin" : path, ':')) {
     if (access((folder + "/" + name).c_str(), X_OK) == 0) return true;

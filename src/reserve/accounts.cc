@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/text.h"
 #include "base/units.h"
 #include "reserve/explain.h"
 
@@ -161,9 +162,9 @@ void Accounts::find_quotas(const Use& want, std::vector<Limit>& found) const {
       change.raise_quota_gpus = used + want.gpus;
       change.size_ppm = detail::part_ppm(used + want.gpus - *spec.max_gpus, want.gpus);
       change.text =
-          fmt::format("raise the quota of account {} to {}", spec.name, detail::count_gpus(used + want.gpus));
+          fmt::format("raise the quota of account {} to {}", spec.name, counted(used + want.gpus, "GPU"));
       limit.text = fmt::format("{} beside {} in use by account {}, whose quota is {} at once",
-                               detail::count_gpus(want.gpus), used, spec.name, *spec.max_gpus);
+                               counted(want.gpus, "GPU"), used, spec.name, *spec.max_gpus);
       limit.changes.push_back(std::move(change));
       found.push_back(std::move(limit));
       continue;
@@ -190,7 +191,7 @@ void Accounts::find_quotas(const Use& want, std::vector<Limit>& found) const {
     limit.text = fmt::format(
         "{} beside {} in use by account {} (quota {}), and of the {} of it and its siblings {} "
         "are in use",
-        detail::count_gpus(want.gpus), used, spec.name, *spec.max_gpus, capacity, lent);
+        counted(want.gpus, "GPU"), used, spec.name, *spec.max_gpus, capacity, lent);
     found.push_back(std::move(limit));
   }
 }
@@ -241,7 +242,7 @@ std::optional<Limit> Accounts::qos_limit(const Use& want) const {
   const int64_t used = peak(want.start_ns, want.end_ns, counts);
   if (used + want.gpus <= *qos->max_gpus) return std::nullopt;
   limit.text = fmt::format("{} beside {} in use by account {} under QOS {}, which allows {} at once",
-                           detail::count_gpus(want.gpus), used, want.account, qos->name, *qos->max_gpus);
+                           counted(want.gpus, "GPU"), used, want.account, qos->name, *qos->max_gpus);
   limit.retry_ns = want.gpus <= *qos->max_gpus ? next_end(want.start_ns, account) : 0;
   return limit;
 }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 
+#include "base/text.h"
 #include "base/units.h"
 
 namespace th::reserve::detail {
@@ -30,7 +31,7 @@ void try_fewer(const Ask& ask, std::vector<Change>& changes) {
   change.gpus = gpus;
   change.size_ppm =
       part_ppm(ask.gpus_without_spares(ask.units()) - gpus, ask.gpus_without_spares(ask.units()));
-  change.text = "ask for " + count_gpus(gpus);
+  change.text = "ask for " + counted(gpus, "GPU");
   changes.push_back(std::move(change));
 }
 

@@ -64,10 +64,8 @@ std::string list_some(const std::vector<std::string>& parts) {
   return text;
 }
 
-std::string count_gpus(int64_t gpus) { return fmt::format("{} GPU{}", gpus, gpus == 1 ? "" : "s"); }
-
 std::string describe(const Ask& ask) {
-  std::string text = count_gpus(ask.gpus);
+  std::string text = counted(ask.gpus, "GPU");
   if (!ask.request.series.empty()) text += " of " + ask.request.series;
   if (ask.request.spares > 0) {
     text += fmt::format(" ({} asked, with {} spare hosts{})", ask.request.gpus, ask.request.spares,
@@ -135,7 +133,7 @@ std::string explain_place(const Ask& ask, const Plan& plan) {
       gpus += std::popcount(plan.hosts[end].gpus);
     }
     leaves.push_back(fmt::format("{} ({})", fleet.switches()[static_cast<size_t>(leaf.switch_index)].id,
-                                 count_gpus(gpus)));
+                                 counted(gpus, "GPU")));
   }
   if (ask.snapshot.root().num_lemons > 0) {
     for (const HostGpus& part : plan.hosts) {
@@ -164,7 +162,7 @@ std::string explain_place(const Ask& ask, const Plan& plan) {
   if (!plan.spares.empty()) text += fmt::format("; {} held back as spares", plan.spares.size());
   if (plan.groups.size() > 1) text += fmt::format("; in {} placement groups", plan.groups.size());
   if (ask.gpus != ask.request.gpus && plan.spares.empty()) {
-    text += fmt::format("; {} asked, and whole hosts of {} come to {}", count_gpus(ask.request.gpus),
+    text += fmt::format("; {} asked, and whole hosts of {} come to {}", counted(ask.request.gpus, "GPU"),
                         ask.request.series, ask.gpus);
   }
   return text;

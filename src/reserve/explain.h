@@ -44,9 +44,6 @@ int64_t part_ppm(int64_t part, int64_t whole);
 /// "leaf1 (4 GPUs), leaf2 (2 GPUs)": the first few and how many more.
 std::string list_some(const std::vector<std::string>& parts);
 
-/// "4 GPUs", "1 GPU".
-std::string count_gpus(int64_t gpus);
-
 /// "4 GPUs of LOCAL for 1h".
 std::string describe(const Ask& ask);
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "base/text.h"
 #include "base/units.h"
 #include "fleet/series.h"
 #include "request/slice_spec.h"
@@ -103,7 +104,7 @@ void offer_fewer(const Snapshot& snapshot, const Pending& pending, const Account
   Change change;
   change.gpus = good;
   change.size_ppm = detail::part_ppm(pending.request.gpus - good, pending.request.gpus);
-  change.text = "ask for " + detail::count_gpus(good);
+  change.text = "ask for " + counted(good, "GPU");
   refusal.changes.insert(refusal.changes.begin(), std::move(change));
   std::ranges::stable_sort(refusal.changes, {}, &Change::size_ppm);
 }

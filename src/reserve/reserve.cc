@@ -163,12 +163,12 @@ tl::unexpected<Refusal> refuse_size(const Ask& ask, int64_t exist, int64_t now_n
   std::string most = fleet.sites().size() > 1 && !ask.snapshot.is_slice() ? " in one site" : "";
   auto refusal = refuse(Reason::kNotEnoughGpus,
                         fmt::format("{} can never start: {} has {}{}, of which {} free then",
-                                    detail::describe(ask), where, detail::count_gpus(exist), most, room));
+                                    detail::describe(ask), where, counted(exist, "GPU"), most, room));
   if (int64_t fewer = ask.gpus_without_spares(std::min(units, group_limit(ask))); fewer > 0) {
     Change change;
     change.gpus = fewer;
     change.size_ppm = detail::part_ppm(ask.gpus - fewer, ask.gpus);
-    change.text = "ask for " + detail::count_gpus(fewer);
+    change.text = "ask for " + counted(fewer, "GPU");
     add_if_it_works(ask.snapshot, ask.policy, now_ns, ask.request, std::move(change), refusal.value());
   }
   return refusal;
@@ -197,13 +197,13 @@ tl::unexpected<Refusal> refuse_quota(const Ask& ask, std::string text, int64_t n
     Change change;
     change.gpus = left;
     change.size_ppm = size_ppm;
-    change.text = "ask for " + detail::count_gpus(left);
+    change.text = "ask for " + counted(left, "GPU");
     add_if_it_works(ask.snapshot, ask.policy, now_ns, ask.request, std::move(change), refusal.value());
   }
   Change change;
   change.raise_quota_gpus = ask.policy.usage.gpus + ask.gpus;
   change.size_ppm = size_ppm;
-  change.text = fmt::format("raise the quota to {}", detail::count_gpus(*change.raise_quota_gpus));
+  change.text = fmt::format("raise the quota to {}", counted(*change.raise_quota_gpus, "GPU"));
   add_if_it_works(ask.snapshot, ask.policy, now_ns, ask.request, std::move(change), refusal.value());
   return refusal;
 }
@@ -284,7 +284,7 @@ tl::unexpected<Refusal> refuse_group(const Ask& ask, int64_t now_ns) {
   Change fewer;
   fewer.gpus = ask.gpus_without_spares(group_limit(ask));
   fewer.size_ppm = split.size_ppm;
-  fewer.text = "ask for " + detail::count_gpus(*fewer.gpus);
+  fewer.text = "ask for " + counted(*fewer.gpus, "GPU");
   add_if_it_works(ask.snapshot, ask.policy, now_ns, ask.request, std::move(split), refusal.value());
   if (*fewer.gpus > 0)
     add_if_it_works(ask.snapshot, ask.policy, now_ns, ask.request, std::move(fewer), refusal.value());
@@ -389,8 +389,7 @@ Decision decide(const Snapshot& snapshot, const Request& request, const Policy& 
     return tl::unexpected<Refusal>(std::move(terms.error()));
   if (policy.end_by_ns && *policy.end_by_ns - request.duration_ns < ask->start_ns)
     return refuse_window(*ask, now_ns);
-  if (ask->units() > group_limit(*ask))
-    return refuse_group(*ask, now_ns);
+  if (ask->units() > group_limit(*ask)) return refuse_group(*ask, now_ns);
   if (auto plan = plan_at(*ask)) return *std::move(plan);
   return refuse_now(*ask);
 }

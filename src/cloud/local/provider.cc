@@ -263,13 +263,6 @@ class LocalProvider final : public Provider {
   std::mutex creating_;
 };
 
-Result<fs::path> beside_this_program(const char* name) {
-  std::error_code error;
-  fs::path self = fs::read_symlink("/proc/self/exe", error);
-  if (error) return fail(errno_error("finding this program's folder", error.value()));
-  return self.parent_path() / name;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Provider>> make_local_provider(LocalProviderOptions options) {
@@ -281,7 +274,7 @@ Result<std::unique_ptr<Provider>> make_local_provider(LocalProviderOptions optio
     return fail(Code::kInvalidArgument, "the local provider needs the URL of the controller, for its nodes");
   }
   if (options.node_program.empty()) {
-    TH_TRY(options.node_program, beside_this_program("th-node"));
+    options.node_program = program_folder() / "th-node";
   }
   if (access(options.node_program.c_str(), X_OK) != 0) {
     return fail(Code::kNotFound, fmt::format("{}: no such program; build th-node, or say where it is",
