@@ -1,9 +1,11 @@
 #pragma once
-// The Llama forward pass over pieces of several sequences at once, with keys and values in the paged cache.
+// The forward pass of a Llama or GPT-2 over pieces of several sequences at once, with keys and values in the
+// paged cache.
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -16,19 +18,28 @@
 
 namespace th::serve {
 
-/// Weights as the forward pass reads them: matrices packed, norms and the embedding as they are.
-struct LlamaWeights {
+/// Weights as the forward pass reads them: matrices packed, the rest as it is. Biases are GPT-2's, else
+/// empty.
+struct DecoderWeights {
+  struct Linear {
+    PackedMatrix weight;
+    std::vector<float> bias;
+  };
+  struct Norm {
+    std::vector<float> weight, bias;
+  };
+  struct Layer {
+    Linear qkv;   // ((heads + 2·kv_heads)·head_dim, hidden)
+    Linear o;     // (hidden, heads·head_dim)
+    Linear up;    // Llama's [gate|up]: (2·intermediate, hidden); GPT-2's c_fc: (intermediate, hidden)
+    Linear down;  // (hidden, intermediate)
+    Norm norm_in, norm_mid;
+  };
   model::ModelConfig config;
   std::vector<float> embedding;  // (vocab, hidden)
-  struct Layer {
-    PackedMatrix qkv;      // ((heads + 2·kv_heads)·head_dim, hidden)
-    PackedMatrix o;        // (hidden, heads·head_dim)
-    PackedMatrix gate_up;  // (2·intermediate, hidden)
-    PackedMatrix down;     // (hidden, intermediate)
-    std::vector<float> norm_in, norm_mid;
-  };
+  std::vector<float> positions;  // (max_position_embeddings, hidden): GPT-2's
   std::vector<Layer> layers;
-  std::vector<float> norm_out;
+  Norm norm_out;
   PackedMatrix lm_head;  // (vocab, hidden)
 
   KvShape kv_shape() const {
@@ -36,12 +47,12 @@ struct LlamaWeights {
   }
 };
 
-/// Gives the values of one tensor, exactly as many as its shape says.
-using WeightSource = std::function<Result<std::span<const float>>(const model::Parameter&)>;
+/// Elements begin, begin+1, … of the flat buffer of a model::ParameterLayout.
+using ReadWeights = std::function<Status(int64_t begin, std::span<float> values)>;
 
-/// `config` has passed check_model_config. Errors: those of `source`; kDataLoss naming a tensor with a value
-/// that is not finite.
-Result<LlamaWeights> pack_weights(const model::ModelConfig& config, const WeightSource& source);
+/// `config` has passed check_model_config, `layout` is its. Errors: those of `read`.
+Result<DecoderWeights> pack_weights(const model::ModelConfig& config, const model::ParameterLayout& layout,
+                                    const ReadWeights& read);
 
 /// The next tokens of one sequence, at positions start, start+1, …
 struct SequencePiece {
@@ -61,21 +72,27 @@ class Forward {
     int64_t max_positions;  // of one sequence
   };
   /// Keeps a reference to `weights`, which must outlive it.
-  Forward(const LlamaWeights& weights, const Limits& limits);
+  Forward(const DecoderWeights& weights, const Limits& limits);
 
   /// Writes keys and values of all pieces to the cache. Returns logits (pieces that want them, vocab) in the
   /// order of the pieces, valid until the next call.
   std::span<const float> run(std::span<const SequencePiece> pieces, KvCache& cache);
 
  private:
+  bool is_gpt2() const { return weights_.config.family == model::Family::kGpt2; }
+  void embed();
+  /// normed = the norm of inp (rows, hidden), which it may be.
+  void norm(const float* inp, const DecoderWeights::Norm& norm, int64_t rows);
+  /// out = inp · weightᵀ + bias, with `add` added to what is there.
+  void linear(float* out, const float* inp, const DecoderWeights::Linear& linear, bool add = false);
   void gather(std::span<const SequencePiece> pieces);
   void attend(std::span<const SequencePiece> pieces, int64_t layer, KvCache& cache);
   void store(std::span<const SequencePiece> pieces, int64_t layer, KvCache& cache);
 
-  const LlamaWeights& weights_;
-  tensor::RopeTable rope_;
+  const DecoderWeights& weights_;
+  std::optional<tensor::RopeTable> rope_;  // a Llama's
   std::vector<int32_t> tokens_, positions_;
-  std::vector<float> x_, normed_, qkv_, q_, attended_, gate_up_, activated_, logits_;
+  std::vector<float> x_, normed_, qkv_, q_, attended_, up_, activated_, logits_;
   std::vector<const float*> block_keys_, block_values_;  // of one layer, all pieces one after the other
   std::vector<tensor::KvView> views_;                    // one a row
 };

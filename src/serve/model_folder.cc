@@ -9,7 +9,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "model/safetensors.h"
+#include "model/weights.h"
 
 namespace th::serve {
 namespace {
@@ -43,14 +43,13 @@ void add_tokens(std::vector<int32_t>& tokens, const Json& config, int32_t vocab)
   }
 }
 
-Result<LlamaWeights> read_weights(const std::filesystem::path& path, const model::ModelConfig& config) {
-  TH_TRY(model::SafetensorsFile file, model::SafetensorsFile::open(path));
-  Result<LlamaWeights> weights = pack_weights(
-      config, [&](const model::Parameter& parameter) { return file.f32(parameter.name, parameter.shape); });
-  if (!weights && weights.error().message.find(path.string()) == std::string::npos) {
-    return fail(weights.error().code, path.string() + ": " + weights.error().message);
-  }
-  return weights;
+Result<DecoderWeights> read_weights(const std::filesystem::path& folder, const model::ModelConfig& config) {
+  const model::ParameterLayout layout(config);
+  TH_TRY(const model::WeightFolder weights, model::WeightFolder::open(folder, layout));
+  auto packed = pack_weights(
+      config, layout, [&](int64_t begin, std::span<float> values) { return weights.read(begin, values); });
+  if (!packed) return fail(packed.error().code, folder.string() + ": " + packed.error().message);
+  return packed;
 }
 
 bool has_chat_tokens(const Json& tokenizer_config, const model::Tokenizer& tokenizer) {
@@ -110,9 +109,6 @@ Result<std::shared_ptr<const ModelFolder>> load_model_folder(const std::filesyst
   const std::filesystem::path config_path = folder / "config.json";
   TH_TRY(const std::string config_text, read_file(config_path, kMaxConfigBytes));
   TH_TRY(const model::ModelConfig config, model::parse_model_config(config_text, config_path.string()));
-  if (config.family != model::Family::kLlama)
-    return fail(Code::kInvalidArgument,
-                config_path.string() + ": a GPT-2 model; this server has the Llama family only");
   TH_TRY(model::Tokenizer tokenizer, model::Tokenizer::load(folder));
   const int32_t vocab = tokenizer.vocab_size();
   if (vocab > config.vocab_size) {
@@ -123,7 +119,7 @@ Result<std::shared_ptr<const ModelFolder>> load_model_folder(const std::filesyst
   }
   TH_TRY(const Json generation, read_optional_json(folder / "generation_config.json"));
   TH_TRY(const Json tokenizer_config, read_optional_json(folder / "tokenizer_config.json"));
-  TH_TRY(LlamaWeights weights, read_weights(folder / "model.safetensors", config));
+  TH_TRY(DecoderWeights weights, read_weights(folder, config));
 
   auto loaded = std::make_shared<ModelFolder>(ModelFolder{std::move(weights), tokenizer, {}, {}, false});
   loaded->chat_tokens = has_chat_tokens(tokenizer_config, tokenizer);

@@ -22,7 +22,7 @@ struct ChatMessage {
 
 /// Immutable once loaded. Thread: const members are safe from any thread.
 struct ModelFolder {
-  LlamaWeights weights;
+  DecoderWeights weights;
   model::Tokenizer tokenizer;
   std::vector<int32_t> end_tokens;   // any of them ends a completion
   std::optional<int32_t> bos_token;  // stands before every prompt
@@ -36,9 +36,10 @@ struct ModelFolder {
   std::vector<int32_t> encode_chat(std::span<const ChatMessage> messages) const;
 };
 
-/// Reads config.json, tokenizer.json, model.safetensors, and where they are there generation_config.json and
-/// tokenizer_config.json. Errors: kNotFound, kInvalidArgument, kDataLoss, naming the file and what is wrong
-/// with it. Memory: the weights once more, packed for the kernels. Cost: one pass over the weights.
+/// Reads config.json (Llama or GPT-2), tokenizer.json, the weights (model::WeightFolder), and where they are
+/// there generation_config.json and tokenizer_config.json. Errors: kNotFound, kInvalidArgument, kDataLoss,
+/// naming the file and what is wrong with it. Memory: the weights once more, packed for the kernels. Cost:
+/// one pass over the weights.
 Result<std::shared_ptr<const ModelFolder>> load_model_folder(const std::filesystem::path& folder);
 
 }  // namespace th::serve

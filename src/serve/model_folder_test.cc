@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "serve/test_model.h"
@@ -37,6 +38,29 @@ TEST_F(Folder, LoadsWhatWasWritten) {
   EXPECT_EQ(model->weights.embedding, test_.folder->weights.embedding);
   EXPECT_EQ(model->end_tokens, std::vector<int32_t>{0});  // <|endoftext|>
   EXPECT_FALSE(model->chat_tokens);
+}
+
+// Its projections lie the other way round in the file.
+TEST_F(Folder, LoadsAGpt2) {
+  const TestModel gpt2 = make_test_model(256, model::Family::kGpt2);
+  write_test_model(gpt2, folder_.path());
+  const auto model = load();
+  EXPECT_EQ(model->weights.config, gpt2.config);
+  EXPECT_EQ(model->weights.layers[1].qkv.bias, gpt2.folder->weights.layers[1].qkv.bias);
+  const std::vector<float> input(32, 1.0f);
+  const auto qkv_of = [&](const ModelFolder& from) {
+    std::vector<float> out(96);
+    from.weights.layers[1].qkv.weight.multiply(out.data(), input.data(), 1);
+    return out;
+  };
+  EXPECT_EQ(qkv_of(*model), qkv_of(*gpt2.folder));
+}
+
+TEST_F(Folder, AWeightThatIsNotFiniteIsDataLoss) {
+  const model::ParameterLayout layout(test_.config);
+  test_.params[static_cast<size_t>(layout.layers[1].down)] = NAN;
+  write_test_model(test_, folder_.path());
+  expect_error("data_loss", "model.layers.1.mlp.down_proj.weight");
 }
 
 TEST_F(Folder, EndTokensOfEveryFileCount) {

@@ -3,15 +3,17 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/env.h"
 #include "model/decoder.h"
-#include "model/safetensors.h"
 #include "model/tokenizer.h"
+#include "model/weights.h"
 #include "serve/model_folder.h"
 
 namespace th::serve {
@@ -35,29 +37,35 @@ inline model::Tokenizer byte_tokenizer() {
   return *tokenizer;
 }
 
-/// 2 layers, 4 heads over 2 KV heads. Weights are larger than a fresh model's, so that logits differ clearly.
-/// It has no end tokens, so that completions are as long as was asked for.
-inline TestModel make_test_model(int64_t context = 256) {
+/// 2 layers, 4 heads, a Llama's over 2 KV heads. Weights are larger than a fresh model's, so that logits
+/// differ clearly. It has no end tokens, so that completions are as long as was asked for.
+inline TestModel make_test_model(int64_t context = 256, model::Family family = model::Family::kLlama) {
+  const bool is_gpt2 = family == model::Family::kGpt2;
   TestModel test;
+  test.config.family = family;
   test.config.vocab_size = 260;
   test.config.hidden_size = 32;
   test.config.intermediate_size = 48;
   test.config.num_hidden_layers = 2;
   test.config.num_attention_heads = 4;
-  test.config.num_key_value_heads = 2;
+  test.config.num_key_value_heads = is_gpt2 ? 4 : 2;
+  test.config.tie_word_embeddings = is_gpt2;
   test.config.head_dim = 8;
   test.config.max_position_embeddings = context;
   const model::ParameterLayout layout(test.config);
   test.params.resize(static_cast<size_t>(layout.size));
   model::init_parameters(test.params, 0, layout, 7);
-  for (const model::Unit& unit : layout.units) {
-    for (int64_t i = 0; i < unit.decayed_size; ++i) test.params[static_cast<size_t>(unit.offset + i)] *= 8;
+  Prng prng(8);
+  for (const model::Parameter& p : layout.parameters) {
+    const auto values =
+        std::span(test.params).subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size));
+    for (float& value : values)
+      value = p.shape.size() > 1 ? 8 * value : value + static_cast<float>(prng.normal()) / 4;
   }
-  auto weights =
-      pack_weights(test.config, [&](const model::Parameter& parameter) -> Result<std::span<const float>> {
-        return std::span<const float>(test.params)
-            .subspan(static_cast<size_t>(parameter.offset), static_cast<size_t>(parameter.size));
-      });
+  auto weights = pack_weights(test.config, layout, [&](int64_t begin, std::span<float> values) -> Status {
+    std::copy_n(test.params.begin() + begin, values.size(), values.begin());
+    return {};
+  });
   TH_CHECK(weights.has_value());
   test.folder =
       std::make_shared<ModelFolder>(ModelFolder{*std::move(weights), byte_tokenizer(), {}, {}, false});
@@ -87,14 +95,9 @@ inline void write_text(const std::filesystem::path& path, const std::string& tex
 inline void write_test_model(const TestModel& test, const std::filesystem::path& folder) {
   write_text(folder / "config.json", model::model_config_json(test.config));
   write_text(folder / "tokenizer.json", byte_tokenizer().to_json());
-  std::vector<model::F32Tensor> tensors;
-  for (const model::Parameter& parameter : model::ParameterLayout(test.config).parameters) {
-    tensors.push_back(
-        {parameter.name, parameter.shape,
-         std::span<const float>(test.params)
-             .subspan(static_cast<size_t>(parameter.offset), static_cast<size_t>(parameter.size))});
-  }
-  TH_CHECK(model::write_safetensors(folder / "model.safetensors", tensors, {}).has_value());
+  TH_CHECK(
+      model::write_weights(folder / "model.safetensors", model::ParameterLayout(test.config), test.params)
+          .has_value());
 }
 
 }  // namespace th::serve
