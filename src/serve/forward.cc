@@ -36,9 +36,7 @@ class Reader {
 
   Result<PackedMatrix> pack(int64_t offset, int64_t out, int64_t in) const {
     TH_TRY(const std::vector<float> values, copy(offset, out * in));
-    PackedMatrix matrix(out, in);
-    matrix.fill(0, values);
-    return matrix;
+    return PackedMatrix(out, in, values);
   }
 
   struct At {

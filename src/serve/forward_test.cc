@@ -31,10 +31,7 @@ TEST(PackedMatrix, MultipliesAsTheDefinitionSays) {
       const int64_t in = 37;
       const auto weight = random_floats(static_cast<size_t>(out * in), 1);
       const auto input = random_floats(static_cast<size_t>(rows * in), 2);
-      PackedMatrix matrix(out, in);
-      const auto split = static_cast<size_t>(out / 2 * in);  // two pieces, as q, k and v come
-      matrix.fill(0, std::span(weight).first(split));
-      matrix.fill(out / 2, std::span(weight).subspan(split));
+      const PackedMatrix matrix(out, in, weight);
       std::vector<float> result(static_cast<size_t>(rows * out), 1.0f);
       matrix.multiply(result.data(), input.data(), rows, true);
       for (int64_t r = 0; r < rows; ++r) {
@@ -54,8 +51,7 @@ TEST(PackedMatrix, ARowHasTheSameBitsAloneAndAmongOthers) {
   const int64_t out = 100, in = 300, rows = 29;
   const auto weight = random_floats(static_cast<size_t>(out * in), 3);
   const auto input = random_floats(static_cast<size_t>(rows * in), 4);
-  PackedMatrix matrix(out, in);
-  matrix.fill(0, weight);
+  const PackedMatrix matrix(out, in, weight);
   std::vector<float> together(static_cast<size_t>(rows * out)), alone(static_cast<size_t>(out));
   matrix.multiply(together.data(), input.data(), rows);
   for (int64_t r = 0; r < rows; ++r) {

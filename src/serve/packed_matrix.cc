@@ -119,17 +119,13 @@ int64_t panels_of(int64_t out) { return (out + kPanel - 1) / kPanel; }
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(int64_t out, int64_t in)
-    : out_(out), in_(in), data_(static_cast<size_t>(panels_of(out) * in * kPanel)) {}
-
-void PackedMatrix::fill(int64_t first_row, std::span<const float> weight) {
-  const int64_t rows = static_cast<int64_t>(weight.size()) / in_;
-  TH_CHECK(rows * in_ == static_cast<int64_t>(weight.size()) && first_row + rows <= out_);
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t to = first_row + r;
-    float* column = data_.data() + (to / kPanel) * in_ * kPanel + to % kPanel;
-    const float* from = weight.data() + r * in_;
-    for (int64_t k = 0; k < in_; ++k) column[k * kPanel] = from[k];
+PackedMatrix::PackedMatrix(int64_t out, int64_t in, std::span<const float> weight)
+    : out_(out), in_(in), data_(static_cast<size_t>(panels_of(out) * in * kPanel)) {
+  TH_CHECK(out * in == static_cast<int64_t>(weight.size()));
+  for (int64_t r = 0; r < out; ++r) {
+    float* column = data_.data() + (r / kPanel) * in * kPanel + r % kPanel;
+    const float* from = weight.data() + r * in;
+    for (int64_t k = 0; k < in; ++k) column[k * kPanel] = from[k];
   }
 }
 

@@ -13,17 +13,15 @@ inline constexpr int64_t kPanel = 16;
 
 /// A (out,in) weight, stored (out/kPanel, in, kPanel), the last panel filled up with zeros. Each result is
 /// one sum over `in` in ascending order: the same bits for a row whether it is alone or one of many, which a
-/// general matrix product does not promise. Immutable once filled. Memory: 4·in·out bytes, out rounded up to
+/// general matrix product does not promise. Immutable. Memory: 4·in·out bytes, out rounded up to
 /// kPanel.
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  PackedMatrix(int64_t out, int64_t in);
+  /// From weight (out,in), row-major.
+  PackedMatrix(int64_t out, int64_t in, std::span<const float> weight);
   int64_t out() const { return out_; }
   int64_t in() const { return in_; }
-
-  /// Sets rows [first_row, first_row + rows) from weight (rows, in), row-major.
-  void fill(int64_t first_row, std::span<const float> weight);
 
   /// result (rows,out) = input (rows,in) · weightᵀ; with `add`, result += that. Cost: 2·rows·in·out flop, the
   /// weight is read once for all rows. Work is spread over the calling thread's OpenMP threads.
