@@ -100,10 +100,11 @@ Result<WeightFolder> WeightFolder::open(const fs::path& folder, const ParameterL
     TH_RETURN_IF_ERROR(weights.add(file, path));
     weights.files_.push_back(std::move(file));
   }
+  const fs::path where = files.size() == 1 ? files[0] : folder / "model.safetensors.index.json";
   for (size_t i = 0; i < layout.parameters.size(); ++i) {
     if (weights.tensors_[i] == nullptr)
       return fail(Code::kDataLoss,
-                  fmt::format("{}: no tensor '{}'", folder.string(), layout.parameters[i].name));
+                  fmt::format("{}: no tensor '{}'", where.string(), layout.parameters[i].name));
   }
   return weights;
 }

@@ -126,7 +126,8 @@ TEST_F(Weights, WhatIsWrongIsNamed) {
             std::string::npos);
   other = tiny(Family::kLlama);
   other.num_hidden_layers = 3;
-  EXPECT_NE(error_of(ParameterLayout(other)).find("no tensor 'model.layers.2.self_attn.q_proj.weight'"),
+  EXPECT_NE(error_of(ParameterLayout(other))
+                .find("model.safetensors: no tensor 'model.layers.2.self_attn.q_proj.weight'"),
             std::string::npos);
 }
 
