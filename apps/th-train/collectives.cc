@@ -17,6 +17,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <sstream>
+#include <utility>
 #include <vector>
 
 #include "base/files.h"
@@ -32,11 +33,9 @@ using collective::Group;
 
 constexpr const char* kAbout =
     "Measures the collectives among ranks of this host, which it starts, beside memcpy of as many bytes by "
-    "as "
-    "many processes and, where it is installed, Open MPI over shared memory. All in one run; inputs lie in "
+    "as many processes and, where it is installed, Open MPI over shared memory, in turns. Inputs lie in "
     "ordinary memory. GB/s are the bytes of one rank's buffer (--mib) over the time until the slowest rank "
-    "is "
-    "done, in all three columns the same; the median of the runs.";
+    "is done, in all three columns the same; medians of runs and turns.";
 
 struct Figure {
   double seconds = 0;
@@ -151,6 +150,11 @@ Result<Figure> run_once(Bench& b, const Operation& operation) {
   return Figure{std::ranges::max(seconds), std::ranges::min(right) == 1};
 }
 
+double middle(std::vector<double> seconds) {
+  std::ranges::sort(seconds);
+  return seconds[seconds.size() / 2];
+}
+
 Result<Figure> median(Bench& b, int runs, const Operation& operation) {
   std::vector<double> seconds;
   bool right = true;
@@ -159,8 +163,7 @@ Result<Figure> median(Bench& b, int runs, const Operation& operation) {
     seconds.push_back(figure.seconds);
     right = right && figure.right;
   }
-  std::ranges::sort(seconds);
-  return Figure{seconds[seconds.size() / 2], right};
+  return Figure{middle(std::move(seconds)), right};
 }
 
 /// What one rank does. Rank 0 prints a line of JSON for each operation.
@@ -250,32 +253,49 @@ Result<std::vector<Json>> measure_ours(int ranks, int64_t mib, int runs, bool al
   return lines;
 }
 
-Result<Json> compare(int ranks, int64_t mib, int runs, bool all) {
+/// What the turns gave of one operation, in seconds.
+struct Turns {
+  std::string name;
+  std::vector<double> ours, copy, open_mpi;
+  bool right = true;
+};
+
+/// Ours and theirs take turns, as the machine is not always as fast.
+Result<Json> compare(int ranks, int64_t mib, int runs, int turns, bool all) {
   const auto bytes = static_cast<int64_t>(floats_of(mib, ranks) * sizeof(float));
-  const auto gb_per_s = [&](double seconds) { return static_cast<double>(bytes) / seconds / 1e9; };
-  TH_TRY(const std::vector<Json> ours, measure_ours(ranks, mib, runs, all));
-  const auto theirs = measure_open_mpi(ranks, bytes, runs, ours.size());
-  Json lines = Json::array();
-  for (const Json& line : ours) {
-    TH_TRY(const std::string name, get_string(line, "name"));
-    TH_TRY(const double seconds, get_double(line, "seconds"));
-    TH_TRY(const double copy_seconds, get_double(line, "memcpy_seconds"));
-    TH_TRY(bool checked, get_bool(line, "right", false));
-    Json open_mpi;
-    if (theirs && theirs->contains(name)) {
-      open_mpi = gb_per_s(theirs->at(name).seconds);
-      checked = checked && theirs->at(name).right;
+  std::vector<Turns> operations;
+  std::string open_mpi = "measured";
+  for (int turn = 0; turn < turns; ++turn) {
+    TH_TRY(const std::vector<Json> ours, measure_ours(ranks, mib, runs, all));
+    const auto theirs = measure_open_mpi(ranks, bytes, runs, ours.size());
+    if (!theirs) open_mpi = "not measured: " + theirs.error().message;
+    operations.resize(ours.size());
+    for (size_t i = 0; i < ours.size(); ++i) {
+      Turns& operation = operations[i];
+      TH_TRY(operation.name, get_string(ours[i], "name"));
+      TH_TRY(const double seconds, get_double(ours[i], "seconds"));
+      TH_TRY(const double copy_seconds, get_double(ours[i], "memcpy_seconds"));
+      TH_TRY(const bool right, get_bool(ours[i], "right", false));
+      operation.ours.push_back(seconds);
+      operation.copy.push_back(copy_seconds);
+      operation.right = operation.right && right;
+      if (!theirs || !theirs->contains(operation.name)) continue;
+      operation.open_mpi.push_back(theirs->at(operation.name).seconds);
+      operation.right = operation.right && theirs->at(operation.name).right;
     }
-    lines.push_back({{"name", name},
-                     {"gb_per_s", gb_per_s(seconds)},
-                     {"memcpy_gb_per_s", gb_per_s(copy_seconds)},
-                     {"open_mpi_gb_per_s", open_mpi},
-                     {"checked", checked}});
   }
-  return Json{{"ranks", ranks},
-              {"bytes", bytes},
-              {"operations", lines},
-              {"open_mpi", theirs ? "measured" : "not measured: " + theirs.error().message}};
+  const auto gb_per_s = [&](const std::vector<double>& seconds) {
+    return seconds.empty() ? Json() : Json(static_cast<double>(bytes) / middle(seconds) / 1e9);
+  };
+  Json lines = Json::array();
+  for (const Turns& operation : operations) {
+    lines.push_back({{"name", operation.name},
+                     {"gb_per_s", gb_per_s(operation.ours)},
+                     {"memcpy_gb_per_s", gb_per_s(operation.copy)},
+                     {"open_mpi_gb_per_s", gb_per_s(operation.open_mpi)},
+                     {"checked", operation.right}});
+  }
+  return Json{{"ranks", ranks}, {"bytes", bytes}, {"operations", lines}, {"open_mpi", open_mpi}};
 }
 
 void print_table(const Json& result) {
@@ -298,12 +318,17 @@ int report(const Error& error) {
 
 int collectives_command(int argc, char** argv) {
   CLI::App app(kAbout, "th-train collectives");
-  int ranks = 4, runs = 11;
+  int ranks = 4, runs = 5, turns = 3;
   int64_t mib = 64;
   bool json = false, all = false, as_rank = false;
   app.add_option("--ranks", ranks, "processes")->check(CLI::Range(2, 64))->capture_default_str();
   app.add_option("--mib", mib, "each rank's buffer")->check(CLI::Range(1, 4096))->capture_default_str();
-  app.add_option("--runs", runs, "of each operation")->check(CLI::Range(1, 1000))->capture_default_str();
+  app.add_option("--runs", runs, "of each operation in a turn")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--turns", turns, "of ours and Open MPI's")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
   app.add_flag("--all", all, "also all-to-all, and send: rank 0 to 1, 2 to 3, …");
   app.add_flag("--json", json, "print one line of JSON");
   app.add_flag("--as-rank", as_rank)->group("");
@@ -313,7 +338,7 @@ int collectives_command(int argc, char** argv) {
     const Status status = be_rank(mib, runs, all ? std::size(kOperations) : kOfTraining);
     return status ? 0 : report(status.error());
   }
-  const Result<Json> result = compare(ranks, mib, runs, all);
+  const Result<Json> result = compare(ranks, mib, runs, turns, all);
   if (!result) return report(result.error());
   const Json& open_mpi = (*result)["open_mpi"];
   if (open_mpi != "measured") fmt::print(stderr, "Open MPI is {}\n", open_mpi.get<std::string>());
