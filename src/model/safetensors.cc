@@ -227,23 +227,6 @@ const SafeTensor* SafetensorsFile::find(std::string_view name) const {
 
 const std::map<std::string, std::string>& SafetensorsFile::metadata() const { return mapping_->metadata; }
 
-Result<std::span<const float>> SafetensorsFile::f32(std::string_view name,
-                                                    std::span<const int64_t> shape) const {
-  const SafeTensor* tensor = find(name);
-  auto bad = [&](std::string_view found) {
-    return fail(Code::kDataLoss, fmt::format("{}: tensor '{}': want F32{}, found {}", mapping_->what, name,
-                                             shape_text(shape), found));
-  };
-  if (tensor == nullptr) return bad("none of that name");
-  if (tensor->dtype != "F32" ||
-      !std::equal(shape.begin(), shape.end(), tensor->shape.begin(), tensor->shape.end())) {
-    return bad(tensor->dtype + shape_text(tensor->shape));
-  }
-  if (reinterpret_cast<uintptr_t>(tensor->data.data()) % alignof(float) != 0)
-    return bad("data that are not aligned to 4 bytes");
-  return std::span(reinterpret_cast<const float*>(tensor->data.data()), tensor->data.size() / sizeof(float));
-}
-
 Status write_safetensors(const std::filesystem::path& path, std::span<const F32Tensor> tensors,
                          const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();

@@ -48,10 +48,6 @@ class SafetensorsFile {
   /// The "__metadata__" entries.
   const std::map<std::string, std::string>& metadata() const;
 
-  /// The values of tensor `name`, which must be F32 of exactly this shape.
-  /// Errors: kDataLoss, naming file and tensor and what was found instead.
-  Result<std::span<const float>> f32(std::string_view name, std::span<const int64_t> shape) const;
-
  private:
   struct Mapping;
   explicit SafetensorsFile(std::shared_ptr<const Mapping> mapping) : mapping_(std::move(mapping)) {}
