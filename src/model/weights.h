@@ -2,6 +2,7 @@
 // The weights of a Hugging Face folder, read into a model's flat buffer and written from it.
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -12,6 +13,9 @@
 #include "model/safetensors.h"
 
 namespace th::model {
+
+/// Gives elements begin, begin+1, … of the flat buffer of a layout.
+using ReadWeights = std::function<Status(int64_t begin, std::span<float> values)>;
 
 /// model.safetensors, or the files that model.safetensors.index.json names; F32, BF16 or F16. Thread: const
 /// members from any thread.

@@ -291,7 +291,7 @@ void try_topology(const Ask& ask, std::vector<Change>& changes) {
     Change change;
     change.segment = smaller;
     change.size_ppm = part_ppm(segment - smaller, segment);
-    change.text = fmt::format("ask for segments of {} host{}", smaller, smaller == 1 ? "" : "s");
+    change.text = "ask for segments of " + counted(smaller, "host");
     changes.push_back(std::move(change));
     return;
   }

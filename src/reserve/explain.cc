@@ -140,9 +140,8 @@ std::string explain_place(const Ask& ask, const Plan& plan) {
       lemons += ask.snapshot.host_use(part.host, plan.start_ns).is_lemon;
     }
   }
-  std::string text =
-      fmt::format("{} host{} on leaf switch{} {}: ", plan.hosts.size(), plan.hosts.size() == 1 ? "" : "s",
-                  leaves.size() == 1 ? "" : "es", list_some(leaves));
+  std::string text = fmt::format("{} on leaf switch{} {}: ", counted(std::ssize(plan.hosts), "host"),
+                                 leaves.size() == 1 ? "" : "es", list_some(leaves));
   if (ask.request.layout == Layout::kSpread) {
     text += "spread, so that one leaf has as few of them as it can be, then one rack";
   } else if (leaves.size() > 1) {

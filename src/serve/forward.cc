@@ -21,7 +21,7 @@ int64_t up_width(const model::ModelConfig& config) {
 
 class Reader {
  public:
-  Reader(const model::ModelConfig& config, const ReadWeights& read)
+  Reader(const model::ModelConfig& config, const model::ReadWeights& read)
       : has_biases_(config.family == model::Family::kGpt2), read_(read) {}
 
   Result<std::vector<float>> copy(int64_t offset, int64_t size) const {
@@ -57,7 +57,7 @@ class Reader {
 
  private:
   bool has_biases_;
-  const ReadWeights& read_;
+  const model::ReadWeights& read_;
 };
 
 Result<DecoderWeights::Layer> pack_layer(const model::ModelConfig& config,
@@ -76,7 +76,7 @@ Result<DecoderWeights::Layer> pack_layer(const model::ModelConfig& config,
 }  // namespace
 
 Result<DecoderWeights> pack_weights(const model::ModelConfig& config, const model::ParameterLayout& layout,
-                                    const ReadWeights& read) {
+                                    const model::ReadWeights& read) {
   const Reader reader(config, read);
   const int64_t hidden = config.hidden_size;
   DecoderWeights weights;
@@ -90,7 +90,11 @@ Result<DecoderWeights> pack_weights(const model::ModelConfig& config, const mode
     weights.layers.push_back(std::move(layer));
   }
   TH_TRY(weights.norm_out, reader.norm({layout.norm_out, layout.norm_out_bias}, hidden));
-  TH_TRY(weights.lm_head, reader.pack(layout.lm_head, config.vocab_size, hidden));
+  if (layout.lm_head == layout.embedding) {
+    weights.lm_head = PackedMatrix(config.vocab_size, hidden, weights.embedding);
+  } else {
+    TH_TRY(weights.lm_head, reader.pack(layout.lm_head, config.vocab_size, hidden));
+  }
   return weights;
 }
 

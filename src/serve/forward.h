@@ -3,7 +3,6 @@
 // paged cache.
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -11,6 +10,7 @@
 
 #include "base/result.h"
 #include "model/decoder.h"
+#include "model/weights.h"
 #include "serve/kv_cache.h"
 #include "serve/packed_matrix.h"
 #include "tensor/cpu/attention.h"
@@ -47,12 +47,9 @@ struct DecoderWeights {
   }
 };
 
-/// Elements begin, begin+1, … of the flat buffer of a model::ParameterLayout.
-using ReadWeights = std::function<Status(int64_t begin, std::span<float> values)>;
-
 /// `config` has passed check_model_config, `layout` is its. Errors: those of `read`.
 Result<DecoderWeights> pack_weights(const model::ModelConfig& config, const model::ParameterLayout& layout,
-                                    const ReadWeights& read);
+                                    const model::ReadWeights& read);
 
 /// The next tokens of one sequence, at positions start, start+1, …
 struct SequencePiece {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/text.h"
 #include "train/ds_config.h"
 
 namespace th::train {
@@ -112,10 +113,9 @@ Status fit_batch(Recipe& recipe, int64_t ranks) {
   const int64_t known =
       std::max<int64_t>(recipe.batch, 1) * std::max<int64_t>(recipe.micro_batches, 1) * ranks;
   const std::string arithmetic = fmt::format(
-      "{}{}{} rank{}",
-      recipe.batch > 0 ? fmt::format("train_micro_batch_size_per_gpu {} × ", recipe.batch) : "",
+      "{}{}{}", recipe.batch > 0 ? fmt::format("train_micro_batch_size_per_gpu {} × ", recipe.batch) : "",
       recipe.micro_batches > 0 ? fmt::format("gradient_accumulation_steps {} × ", recipe.micro_batches) : "",
-      ranks, ranks == 1 ? "" : "s");
+      counted(ranks, "rank"));
   if (knows_both && known != total)
     return no_triple(fmt::format("{} = {}, and train_batch_size is {}", arithmetic, known, total));
   if (total % known != 0)

@@ -60,7 +60,7 @@ class EngineOf final : public Engine {
     return model_.loss(*zero_, {tokens, targets, batch, time});
   }
 
-  Status load_weights(const ReadWeights& read) override {
+  Status load_weights(const model::ReadWeights& read) override {
     for (const StatePart& part : zero_->state()) {
       TH_RETURN_IF_ERROR(read(part.begin, part.weights));
       drop(part.weights);

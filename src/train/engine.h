@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "collective/collective.h"
 #include "model/decoder.h"
+#include "model/weights.h"
 #include "train/zero.h"
 
 namespace th::train {
@@ -58,10 +59,8 @@ class Engine {
   virtual const model::ParameterLayout& layout() const = 0;
   /// Of what is trained, which state() cuts: the model, or its adapters.
   virtual const model::ParameterLayout& state_layout() const { return layout(); }
-  /// Fills a stretch of the model's flat buffer that begins at `begin`.
-  using ReadWeights = std::function<Status(int64_t begin, std::span<float> values)>;
   /// Weights from elsewhere, before the first step.
-  virtual Status load_weights(const ReadWeights& read) = 0;
+  virtual Status load_weights(const model::ReadWeights& read) = 0;
 
   /// One update from batch · micro_batches sequences of this rank: tokens and targets in row order. Errors:
   /// those of Decoder::loss and Zero::update.

@@ -103,7 +103,7 @@ class LoraEngine final : public Engine, private model::Parameters<T> {
   const model::ParameterLayout& layout() const override { return model_.layout(); }
   const model::ParameterLayout& state_layout() const override { return state_layout_; }
 
-  Status load_weights(const ReadWeights& read) override {
+  Status load_weights(const model::ReadWeights& read) override {
     std::vector<float> values;
     for (const model::Unit& unit : layout().units) {
       values.resize(static_cast<size_t>(unit.size));
